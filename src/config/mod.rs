@@ -1,0 +1,201 @@
+//! The configuration: what it may say ([`Config`]), how it is loaded and checked.
+//!
+//! Precedence: built-in `config/default.toml` < files < environment `FINHOOK__SECTION__KEY`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+/// The whole, validated configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The service's own log, on stderr.
+    pub log: Log,
+    /// The public listener.
+    pub server: Server,
+    /// Health, metrics and the admin API.
+    pub admin: Admin,
+    /// One for each Fin app, by name.
+    pub endpoints: BTreeMap<String, Endpoint>,
+    /// The durable store.
+    pub journal: Journal,
+    /// Where events go, by name; only the enabled ones.
+    pub sinks: BTreeMap<String, Sink>,
+}
+
+/// How the service's own log is written.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// `None`: text on a terminal, JSON elsewhere.
+    pub format: Option<LogFormat>,
+    /// A `tracing` filter, e.g. `info` or `finhook=debug`.
+    pub level: String,
+}
+
+/// The form of the service's own log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// `[server]`: the public listener and its limits.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Address to bind; port 0 takes any.
+    pub bind: SocketAddr,
+    /// Largest accepted body, in bytes.
+    pub max_body_bytes: usize,
+    /// From a request's first byte to its complete head.
+    pub header_timeout: Duration,
+    /// From the head to the complete body.
+    pub body_timeout: Duration,
+    /// Between requests on a kept-alive connection.
+    pub idle_timeout: Duration,
+    /// Connections open at once.
+    pub max_connections: usize,
+    /// How long a shutdown waits for requests and sinks.
+    pub drain_timeout: Duration,
+}
+
+/// `[admin]`: health, metrics and API.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Address to bind.
+    pub bind: SocketAddr,
+    /// Bearer token for the API; always there when `bind` is not loopback.
+    pub token: Option<SecretString>,
+}
+
+/// `[endpoints.NAME]`: one Fin app.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// Path of the callback URL.
+    pub path: String,
+    /// The secrets given as values or read from the file at load time; may be empty (not yet known).
+    pub signing_secrets: Vec<SecretString>,
+    /// The file to watch for changes, if one is configured.
+    pub signing_secrets_file: Option<PathBuf>,
+    /// Verifies the settings page's test.
+    pub client_secret: Option<SecretString>,
+}
+
+/// `[journal]`: the durable store.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    /// The database file.
+    pub path: PathBuf,
+    /// How long bodies are kept after every sink is done with them.
+    pub retention: Duration,
+    /// How long an event is recognised.
+    pub dedupe_window: Duration,
+    /// Bound of the database files' size; 0: the disk's.
+    pub max_bytes: u64,
+}
+
+/// `[sinks.NAME]`: one destination.
+#[derive(Debug, Clone)]
+pub struct Sink {
+    /// Which kind, with its settings.
+    pub kind: SinkKind,
+    /// Which events go there.
+    pub matching: Match,
+    /// Where a sink that is new to the journal begins.
+    pub from: From,
+}
+
+/// The kinds of sinks and their settings.
+#[derive(Debug, Clone)]
+pub enum SinkKind {
+    /// One JSON line an event on stdout.
+    Log(LogSink),
+    /// CloudEvents lines in a rotated file.
+    File(FileSink),
+    /// A relay by HTTP POST.
+    Http(Box<HttpSink>),
+}
+
+/// `type = "log"`.
+#[derive(Debug, Clone)]
+pub struct LogSink {
+    /// Whether lines carry the body (customers' data).
+    pub include_body: bool,
+}
+
+/// `type = "file"`.
+#[derive(Debug, Clone)]
+pub struct FileSink {
+    /// The file that is appended to.
+    pub path: PathBuf,
+    /// Size from which the file is rotated, in bytes.
+    pub rotate_bytes: u64,
+    /// Rotated files kept.
+    pub keep: u32,
+}
+
+/// `type = "http"`.
+#[derive(Debug, Clone)]
+pub struct HttpSink {
+    /// Where to POST; may hold credentials, so it is shown redacted.
+    pub url: RelayUrl,
+    /// Conversations in flight at once.
+    pub concurrency: usize,
+    /// For one whole attempt.
+    pub timeout: Duration,
+    /// Additional headers; their values are secrets.
+    pub headers: Vec<(String, SecretString)>,
+    /// `whsec_…`: adds a Standard Webhooks signature.
+    pub signing_secret: Option<SecretString>,
+    /// When and how long to retry.
+    pub retry: Retry,
+}
+
+/// A URL whose user info, query values and fragment are redacted in `Debug` and `Display`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RelayUrl(pub url::Url);
+
+/// `retry = { … }`: see [`crate::dispatch::retry`].
+#[derive(Debug, Clone)]
+pub struct Retry {
+    /// Base of the exponential backoff.
+    pub base: Duration,
+    /// Largest backoff.
+    pub cap: Duration,
+    /// Age of the first failure from which an event is dead.
+    pub max_age: Duration,
+}
+
+/// Where a sink that is new to the journal begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// With what comes from now on.
+    Now,
+    /// With everything stored.
+    Start,
+}
+
+/// `match = { … }`: all given must hold; an empty list is "not given".
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Match {
+    /// Endpoint names.
+    pub endpoints: Vec<String>,
+    /// Event names.
+    pub events: Vec<String>,
+    /// Values of `status`.
+    pub statuses: Vec<String>,
+    /// Prefixes of `conversation_id`, one of which it must have.
+    pub conversation_prefixes: Vec<String>,
+    /// Prefixes of `conversation_id`, none of which it may have.
+    pub except_conversation_prefixes: Vec<String>,
+}
+
+impl std::fmt::Debug for RelayUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("<url>")
+    }
+}

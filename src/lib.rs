@@ -1,0 +1,30 @@
+//! finhook receives Fin Agent API events, proves that they are authentic, stores them durably and delivers each to
+//! where it is needed, in order.
+//!
+//! The modules stand in the order in which an event meets them:
+//!
+//! ```text
+//! source ──► verify ──► event ──► journal ──► dispatch ──► sink
+//! ```
+//!
+//! - [`source`]: how bytes come in; the public HTTP listener and its limits.
+//! - [`verify`]: the proof that the bytes are authentic. Only [`verify::Verified`] bytes can become an event.
+//! - [`event`]: what the bytes say: names, ids, times, and the content-derived id.
+//! - [`journal`]: the durable store; an event is acknowledged once it is in there.
+//! - [`dispatch`]: one worker a sink, delivering in order from its cursor.
+//! - [`sink`]: where events go: log, file, HTTP.
+//!
+//! Each of them knows only what stands left of it, and [`event`]'s types. [`app`] knows all of them and wires them
+//! together, with [`config`], [`metrics`], [`admin`] and [`cli`] beside the pipe.
+
+pub mod admin;
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod dispatch;
+pub mod event;
+pub mod journal;
+pub mod metrics;
+pub mod sink;
+pub mod source;
+pub mod verify;

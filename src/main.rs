@@ -1,0 +1,3 @@
+//! The `finhook` command.
+
+fn main() {}

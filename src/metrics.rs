@@ -1,0 +1,257 @@
+//! What is counted and measured, and its Prometheus text form.
+//!
+//! Labels are bounded: endpoints and sinks come from the configuration, event names that Fin does not document are
+//! counted as `other`, outcomes are constants of the code. No label holds anything from a body.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+/// `Content-Type` of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Event names with a label value of their own.
+const KNOWN_EVENTS: [&str; 4] = ["fin_replied", "fin_status_updated", "csat_requested", "fin_reply_chunk"];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Request {
+    endpoint: String,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Event {
+    endpoint: String,
+    event: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Delivery {
+    sink: String,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Sink {
+    sink: String,
+}
+
+type Seconds = Gauge<f64, AtomicU64>;
+
+/// All metrics of one process. Cheap to share behind an `Arc`; recording never blocks for long.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<Request, Counter>,
+    events: Family<Event, Counter>,
+    deliveries: Family<Delivery, Counter>,
+    delivery_seconds: Family<Sink, Histogram, fn() -> Histogram>,
+    sink_lag_events: Family<Sink, Gauge>,
+    sink_oldest_seconds: Family<Sink, Seconds>,
+    sink_paused: Family<Sink, Gauge>,
+    dead_letters: Family<Sink, Gauge>,
+    /// From the complete head of a request to its answer.
+    pub ack_seconds: Histogram,
+    /// One commit of the journal, fsync included.
+    pub commit_seconds: Histogram,
+    /// Events in one commit.
+    pub commit_events: Histogram,
+    /// Size of the journal's files.
+    pub journal_bytes: Gauge,
+}
+
+/// Handles of one sink's metrics, looked up once.
+#[derive(Debug, Clone)]
+pub struct SinkMetrics {
+    /// Deliveries that succeeded.
+    pub delivered: Counter,
+    /// Attempts that failed and are retried.
+    pub failed: Counter,
+    /// Events given up on.
+    pub dead: Counter,
+    /// One attempt.
+    pub seconds: Histogram,
+    /// Stored events that the sink is not done with.
+    pub lag_events: Gauge,
+    /// Age of the oldest event that the sink is not done with; 0 when there is none.
+    pub oldest_seconds: Seconds,
+    /// 1 while the sink is paused by an operator or by its own failures.
+    pub paused: Gauge,
+    /// Dead letters kept.
+    pub dead_letters: Gauge,
+}
+
+/// Handles of one endpoint's metrics, looked up once.
+#[derive(Debug, Clone)]
+pub struct EndpointMetrics {
+    requests: [Counter; OUTCOMES.len()],
+    events: [Counter; KNOWN_EVENTS.len() + 1],
+}
+
+/// Values of the label `outcome` of `finhook_requests_total`.
+pub const OUTCOMES: [&str; 9] =
+    ["accepted", "duplicate", "conflict", "stale", "quarantined", "test", "unauthenticated", "unavailable", "refused"];
+
+impl EndpointMetrics {
+    /// Counts a request; `outcome` is one of [`OUTCOMES`].
+    pub fn request(&self, outcome: &str) {
+        if let Some(at) = OUTCOMES.iter().position(|known| *known == outcome) {
+            self.requests[at].inc();
+        }
+    }
+
+    /// Counts a newly stored event.
+    pub fn event(&self, name: &str) {
+        let at = KNOWN_EVENTS.iter().position(|known| *known == name).unwrap_or(KNOWN_EVENTS.len());
+        self.events[at].inc();
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// A fresh set, all at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("finhook");
+        let metrics = Self {
+            requests: Family::default(),
+            events: Family::default(),
+            deliveries: Family::default(),
+            delivery_seconds: Family::new_with_constructor(latency),
+            sink_lag_events: Family::default(),
+            sink_oldest_seconds: Family::default(),
+            sink_paused: Family::default(),
+            dead_letters: Family::default(),
+            ack_seconds: latency(),
+            commit_seconds: latency(),
+            commit_events: Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0]),
+            journal_bytes: Gauge::default(),
+            registry: Registry::default(),
+        };
+        let r = &mut registry;
+        r.register("requests", "Requests on the public listener", metrics.requests.clone());
+        r.register("events", "Events stored", metrics.events.clone());
+        r.register_with_unit(
+            "ack",
+            "From a request's complete head to its answer",
+            Unit::Seconds,
+            metrics.ack_seconds.clone(),
+        );
+        r.register_with_unit(
+            "commit",
+            "One commit of the journal, fsync included",
+            Unit::Seconds,
+            metrics.commit_seconds.clone(),
+        );
+        r.register("commit_events", "Events in one commit", metrics.commit_events.clone());
+        r.register("deliveries", "Attempts to deliver", metrics.deliveries.clone());
+        r.register_with_unit("delivery", "One attempt to deliver", Unit::Seconds, metrics.delivery_seconds.clone());
+        r.register("sink_lag_events", "Stored events that the sink is not done with", metrics.sink_lag_events.clone());
+        r.register_with_unit(
+            "sink_oldest_undelivered",
+            "Age of the oldest event that the sink is not done with",
+            Unit::Seconds,
+            metrics.sink_oldest_seconds.clone(),
+        );
+        r.register("sink_paused", "1 while the sink is paused", metrics.sink_paused.clone());
+        r.register("dead_letters", "Dead letters kept", metrics.dead_letters.clone());
+        r.register_with_unit("journal", "Size of the journal's files", Unit::Bytes, metrics.journal_bytes.clone());
+        r.register("build", "The running build", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        Self { registry, ..metrics }
+    }
+
+    /// The handles of one endpoint.
+    #[must_use]
+    pub fn endpoint(&self, name: &str) -> EndpointMetrics {
+        let endpoint = || name.to_owned();
+        EndpointMetrics {
+            requests: OUTCOMES
+                .map(|outcome| self.requests.get_or_create_owned(&Request { endpoint: endpoint(), outcome })),
+            events: [KNOWN_EVENTS[0], KNOWN_EVENTS[1], KNOWN_EVENTS[2], KNOWN_EVENTS[3], "other"]
+                .map(|event| self.events.get_or_create_owned(&Event { endpoint: endpoint(), event })),
+        }
+    }
+
+    /// The handles of one sink.
+    #[must_use]
+    pub fn sink(&self, name: &str) -> SinkMetrics {
+        let sink = Sink { sink: name.to_owned() };
+        let outcome = |outcome| self.deliveries.get_or_create_owned(&Delivery { sink: name.to_owned(), outcome });
+        SinkMetrics {
+            delivered: outcome("delivered"),
+            failed: outcome("failed"),
+            dead: outcome("dead"),
+            seconds: self.delivery_seconds.get_or_create_owned(&sink),
+            lag_events: self.sink_lag_events.get_or_create_owned(&sink),
+            oldest_seconds: self.sink_oldest_seconds.get_or_create_owned(&sink),
+            paused: self.sink_paused.get_or_create_owned(&sink),
+            dead_letters: self.dead_letters.get_or_create_owned(&sink),
+        }
+    }
+
+    /// Removes the gauges of a sink that an operator told finhook to forget.
+    pub fn forget_sink(&self, name: &str) {
+        let sink = Sink { sink: name.to_owned() };
+        self.sink_lag_events.remove(&sink);
+        self.sink_oldest_seconds.remove(&sink);
+        self.sink_paused.remove(&sink);
+        self.dead_letters.remove(&sink);
+    }
+
+    /// The text exposition of everything.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut text = String::with_capacity(8 * 1024);
+        // Writing to a String cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+/// From 100 µs to 26 s, doubling.
+fn latency() -> Histogram {
+    Histogram::new((0..19).map(|i| 0.0001 * f64::from(1_u32 << i)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Metrics;
+
+    #[test]
+    fn the_names_are_those_of_the_contract() {
+        let metrics = Metrics::new();
+        metrics.endpoint("fin").request("accepted");
+        metrics.endpoint("fin").event("something_new");
+        metrics.sink("backend").delivered.inc();
+        let text = metrics.encode();
+        for line in [
+            "finhook_requests_total{endpoint=\"fin\",outcome=\"accepted\"} 1",
+            "finhook_events_total{endpoint=\"fin\",event=\"other\"} 1",
+            "finhook_deliveries_total{sink=\"backend\",outcome=\"delivered\"} 1",
+            "finhook_ack_seconds_count 0",
+            "finhook_commit_seconds_count 0",
+            "finhook_commit_events_count 0",
+            "finhook_delivery_seconds_count{sink=\"backend\"} 0",
+            "finhook_sink_lag_events{sink=\"backend\"} 0",
+            "finhook_sink_oldest_undelivered_seconds{sink=\"backend\"} 0",
+            "finhook_sink_paused{sink=\"backend\"} 0",
+            "finhook_dead_letters{sink=\"backend\"} 0",
+            "finhook_journal_bytes 0",
+            "finhook_build_info{version=",
+        ] {
+            assert!(text.contains(line), "{line} is missing in:\n{text}");
+        }
+    }
+}
