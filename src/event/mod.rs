@@ -1,9 +1,20 @@
 //! What authentic bytes say: an [`Event`] with its names, times and content-derived id.
+//!
+//! The raw body is the event. It is parsed once, here, and never written again from what was parsed.
 
+pub mod identity;
+pub mod parse;
+
+use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use uuid::Uuid;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_64, xxh3_64_with_seed};
+
+use crate::verify::Verified;
+use parse::{FinEvent, NotAnEvent};
 
 /// What became of verified bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,9 +27,17 @@ pub enum Kind {
     Quarantined,
 }
 
-/// An authentic event, ready to be stored, or read back from the journal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
+/// An authentic event, ready to be stored, or read back from the journal. Its [`Parts`] can be read, not changed.
+///
+/// There are two ways to one, so that bytes that nobody proved to be authentic can't become an event:
+/// [`Event::receive`] takes [`Verified`] bytes, and `Event::from_journal`, private to this crate, takes what the journal
+/// stored of such an event.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Event(Parts);
+
+/// What an [`Event`] consists of: plain data, which proves nothing.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Parts {
     /// Content-derived idempotency key, UUID v8.
     pub id: Uuid,
     /// Whether it is delivered.
@@ -65,4 +84,153 @@ pub struct Stored {
     pub seq: u64,
     /// The event.
     pub event: Event,
+}
+
+impl Event {
+    /// Reads authentic bytes: names, times, id, and whether they are an event at all, and one recent enough to be
+    /// recognised when it comes again.
+    ///
+    /// `received_ms` is unix milliseconds. An event is stale when its `created_at_ms` is more than `dedupe_window_ms`
+    /// before that; one without a valid `created_at_ms` never is.
+    #[must_use]
+    pub fn receive(
+        verified: Verified,
+        endpoint: Arc<str>,
+        received_ms: i64,
+        dedupe_window_ms: i64,
+        content_type: Option<Box<str>>,
+        signature: Option<Box<str>>,
+    ) -> Self {
+        let body = verified.into_body();
+        let (id, kind, created_ms, fields) = match FinEvent::parse(&body) {
+            Ok(event) => {
+                let created_ms = event.created_at.as_deref().and_then(identity::unix_ms);
+                let stale = created_ms.is_some_and(|ms| received_ms.saturating_sub(ms) > dedupe_window_ms);
+                let kind = if stale { Kind::Stale } else { Kind::Event };
+                (identity::event_id(&endpoint, &event, &body), kind, created_ms.unwrap_or(0), event.into())
+            }
+            Err(_) => (identity::quarantine_id(&endpoint, &body), Kind::Quarantined, 0, Fields::default()),
+        };
+        Self(Parts { id, kind, endpoint, received_ms, created_ms, fields, content_type, signature, body })
+    }
+
+    /// An event that the journal stored, as it stored it. For the journal, and for tests that need an event as a
+    /// journal would give it; nobody else has parts that were authentic.
+    #[must_use]
+    #[allow(dead_code, reason = "called by the journal")]
+    pub(crate) fn from_journal(parts: Parts) -> Self {
+        Self(parts)
+    }
+
+    /// What it consists of.
+    #[must_use]
+    pub fn into_parts(self) -> Parts {
+        self.0
+    }
+
+    /// Why a quarantined one is not a Fin event; absent for all others. Reads the body again: for logs only.
+    #[must_use]
+    pub fn defect(&self) -> Option<NotAnEvent> {
+        if self.kind == Kind::Quarantined { FinEvent::parse(&self.body).err() } else { None }
+    }
+
+    /// The lane in which it is delivered in order: one for each conversation of an endpoint. An event without
+    /// conversation has a lane of its own.
+    ///
+    /// XXH3 of the conversation's id seeded with that of the endpoint's name, or XXH3 of the event's id.
+    #[must_use]
+    pub fn lane(&self) -> u64 {
+        match &self.fields.conversation_id {
+            Some(conversation) => xxh3_64_with_seed(conversation.as_bytes(), xxh3_64(self.endpoint.as_bytes())),
+            None => xxh3_64(self.id.as_bytes()),
+        }
+    }
+
+    /// XXH3 of the body; tells two bodies under the same id apart.
+    #[must_use]
+    pub fn body_hash(&self) -> u64 {
+        xxh3_64(&self.body)
+    }
+
+    /// XXH3 of all that is stored of it, so that bytes that changed on disk are noticed.
+    ///
+    /// Over, in the order of [`Parts`]: the id; the kind as one byte (event 0, stale 1, quarantined 2); texts as u64
+    /// little-endian length and bytes, absent ones as the length 2^64 - 1; times as i64 little-endian; in the body's
+    /// place its length and [`Event::body_hash`], u64 little-endian each.
+    #[must_use]
+    pub fn checksum(&self) -> u64 {
+        let mut sum = Xxh3Default::new();
+        let parts = &self.0;
+        sum.update(parts.id.as_bytes());
+        sum.update(&[match parts.kind {
+            Kind::Event => 0,
+            Kind::Stale => 1,
+            Kind::Quarantined => 2,
+        }]);
+        add_text(&mut sum, Some(&parts.endpoint));
+        sum.update(&parts.received_ms.to_le_bytes());
+        sum.update(&parts.created_ms.to_le_bytes());
+        let Fields { event_name, conversation_id, user_id, created_at, status, reason, message_id } = &parts.fields;
+        for text in [event_name, conversation_id, user_id, created_at, status, reason, message_id] {
+            add_text(&mut sum, text.as_deref());
+        }
+        add_text(&mut sum, parts.content_type.as_deref());
+        add_text(&mut sum, parts.signature.as_deref());
+        sum.update(&(parts.body.len() as u64).to_le_bytes());
+        sum.update(&self.body_hash().to_le_bytes());
+        sum.digest()
+    }
+}
+
+impl Deref for Event {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Shows neither the body nor the signature, nor what was read from the body.
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Event")
+            .field("id", &self.id)
+            .field("kind", &self.kind)
+            .field("endpoint", &self.endpoint)
+            .field("received_ms", &self.received_ms)
+            .field("created_ms", &self.created_ms)
+            .field("body_bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<FinEvent<'_>> for Fields {
+    fn from(event: FinEvent<'_>) -> Self {
+        let text = |text: Option<std::borrow::Cow<'_, str>>| text.map(|text| text.into_owned().into_boxed_str());
+        Self {
+            event_name: text(Some(event.name)),
+            conversation_id: text(event.conversation_id),
+            user_id: text(event.user_id),
+            created_at: text(event.created_at),
+            status: text(event.status),
+            reason: text(event.reason),
+            message_id: text(event.message_id),
+        }
+    }
+}
+
+fn add_text(sum: &mut Xxh3Default, text: Option<&str>) {
+    match text {
+        Some(text) => {
+            sum.update(&(text.len() as u64).to_le_bytes());
+            sum.update(text.as_bytes());
+        }
+        None => sum.update(&u64::MAX.to_le_bytes()),
+    }
 }
