@@ -1,13 +1,37 @@
 //! The configuration: what it may say ([`Config`]), how it is loaded and checked.
 //!
 //! Precedence: built-in `config/default.toml` < files < environment `FINHOOK__SECTION__KEY`.
+//!
+//! - `layers`: the three layers, each value with its origin, merged by the `config` crate;
+//! - `tree`: typed reading of the merged tree; what nobody asked for is an unknown key;
+//! - `sections`, `sinks`, `secrets`: one section after the other, from the tree to the types below;
+//! - `across`: what no section can see alone (two writers of one file, two endpoints on one path);
+//! - `render`: the way back, with secrets redacted.
+//!
+//! Invariants: values are never guessed to be of a type; an unknown key is an error at every level; loading reads files
+//! and variables but opens, creates and changes nothing else; no error, warning or `Debug` output holds a secret.
 
-use std::collections::BTreeMap;
+mod across;
+mod error;
+mod layers;
+mod relay_url;
+mod render;
+mod secrets;
+mod sections;
+mod sinks;
+mod tree;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
+
+pub use error::Error;
+pub use layers::{Inputs, Loaded};
+pub use relay_url::RelayUrl;
+pub use secrets::{SecretsFileError, read_signing_secrets};
 
 /// The whole, validated configuration.
 #[derive(Debug, Clone)]
@@ -24,6 +48,25 @@ pub struct Config {
     pub journal: Journal,
     /// Where events go, by name; only the enabled ones.
     pub sinks: BTreeMap<String, Sink>,
+    /// Names of the sinks that are configured but not enabled.
+    pub disabled_sinks: BTreeSet<String>,
+    /// Calls Fin for your backends; `None` while `gateway.bind` is empty.
+    pub gateway: Option<Gateway>,
+}
+
+impl Config {
+    /// Loads and checks the configuration from `path` (or the built-in one alone) and this process's environment.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its key, its origin and the fix.
+    pub fn load(path: Option<PathBuf>) -> Result<Loaded, Error> {
+        Inputs::from_process(path).load()
+    }
+
+    /// The effective configuration as TOML, with every secret redacted.
+    pub fn to_redacted_toml(&self) -> String {
+        render::toml(self)
+    }
 }
 
 /// How the service's own log is written.
@@ -155,10 +198,6 @@ pub struct HttpSink {
     pub retry: Retry,
 }
 
-/// A URL whose user info, query values and fragment are redacted in `Debug` and `Display`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct RelayUrl(pub url::Url);
-
 /// `retry = { … }`: see [`crate::dispatch::retry`].
 #[derive(Debug, Clone)]
 pub struct Retry {
@@ -194,8 +233,25 @@ pub struct Match {
     pub except_conversation_prefixes: Vec<String>,
 }
 
-impl std::fmt::Debug for RelayUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("<url>")
-    }
+/// `[gateway]`: calls Fin for your backends, and listens to the event streams of its answers.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    /// Address to bind.
+    pub bind: SocketAddr,
+    /// What callers present as Bearer; always there when `bind` is not loopback.
+    pub token: Option<SecretString>,
+    /// Name of the configured endpoint that events by SSE belong to.
+    pub endpoint: String,
+    /// The key for the Fin Agent API; without it only `/subscriptions` and `/stream` are of use.
+    pub api_key: Option<SecretString>,
+    /// Where the Fin Agent API is: `http` or `https`, without user info, query and fragment.
+    pub base_url: url::Url,
+    /// `Intercom-Version`, a valid header value; a caller's own header wins.
+    pub version: String,
+    /// Whether to listen to the `sse_subscription_url` of each answer.
+    pub sse: bool,
+    /// Hosts that may be listened to, in lower case: `host`, `host:port` or `*.domain`.
+    pub sse_hosts: Vec<String>,
+    /// The app that `channels` in a subscription's URL must name.
+    pub app_id: Option<String>,
 }

@@ -1,0 +1,42 @@
+//! What is wrong with the configuration, on one line.
+
+use std::fmt;
+
+/// A fault in the configuration: which key, where its value came from, what is wrong, and the fix.
+///
+/// Its `Display` is one line whatever the parts hold, and never shows a secret: the parts are made without any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    /// The key, e.g. `server.bind`.
+    pub key: String,
+    /// File and line, environment variable, or `built-in default`.
+    pub origin: String,
+    /// What is wrong.
+    pub problem: String,
+    /// What to do about it.
+    pub fix: String,
+}
+
+impl Error {
+    pub(super) fn new(
+        key: impl Into<String>,
+        origin: impl Into<String>,
+        problem: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        Self { key: key.into(), origin: origin.into(), problem: problem.into(), fix: fix.into() }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = format!("configuration: {} ({}): {}; {}", self.key, self.origin, self.problem, self.fix);
+        for c in line.chars() {
+            // Keys, paths and values come from outside: a line break or an escape code among them must not get through.
+            if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,271 @@
+//! Every section but the sinks, from the merged tree to the types.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use url::Url;
+
+use super::layers::Loaded;
+use super::tree::{Field, Table};
+use super::{Admin, Config, Endpoint, Error, Gateway, Journal, Log, LogFormat, Server, across, secrets, sinks};
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Longer than anyone can mean, and short enough for calculations with times.
+const CENTURY: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
+/// A body is held in memory.
+const MAX_BODY_BYTES: u64 = 1 << 30;
+
+/// The whole tree. `built_in_fin`: the endpoint `fin` is only the built-in one.
+pub(super) fn config(mut root: Table, built_in_fin: bool) -> Result<Loaded, Error> {
+    let mut warnings = Vec::new();
+    let mut seen = across::Seen::default();
+
+    let log = log(root.table("log")?)?;
+    let server = server(root.table("server")?, &mut seen)?;
+    let admin = admin(root.table("admin")?, &mut seen, &mut warnings)?;
+    let endpoints = endpoints(root.table("endpoints")?, built_in_fin, &mut seen, &mut warnings)?;
+    let journal = journal(root.table("journal")?, &mut seen)?;
+    let (sinks, disabled_sinks) = sinks::sinks(root.table("sinks")?, &endpoints, &mut seen)?;
+    let gateway = gateway(root.table("gateway")?, &endpoints, &mut seen, &mut warnings)?;
+    root.finish()?;
+
+    if sinks.is_empty() {
+        warnings.push("sinks: none is enabled, so events are stored but delivered nowhere".into());
+    }
+    let config = Config { log, server, admin, endpoints, journal, sinks, disabled_sinks, gateway };
+    Ok(Loaded { config, warnings })
+}
+
+fn log(mut table: Table) -> Result<Log, Error> {
+    let format = table.take("format").filter(|field| !field.is_empty());
+    let format = match &format {
+        None => None,
+        Some(field) => Some(match field.text()? {
+            "json" => LogFormat::Json,
+            "text" => LogFormat::Text,
+            _ => return Err(field.error("is not a format", r#"use "json", "text" or "" (text on a terminal only)"#)),
+        }),
+    };
+    let level = table.require("level", r#"set it, e.g. to "info""#)?;
+    let text = level.text()?.to_owned();
+    let is_level =
+        |s: &str| ["off", "error", "warn", "info", "debug", "trace"].iter().any(|level| s.eq_ignore_ascii_case(level));
+    let valid = text.split(',').all(|part| is_level(part.trim().rsplit('=').next().unwrap_or_default()))
+        && tracing_subscriber::EnvFilter::builder().parse(&text).is_ok();
+    if !valid {
+        let fix = r#"use off, error, warn, info, debug or trace, or a list such as "info,finhook::sink=debug""#;
+        return Err(level.error("is not a log level", fix));
+    }
+    table.finish()?;
+    Ok(Log { format, level: text })
+}
+
+fn server(mut table: Table, seen: &mut across::Seen) -> Result<Server, Error> {
+    let t = &mut table;
+    let bind = t.require("bind", "set it, e.g. to \"0.0.0.0:8080\"")?;
+    seen.listener(&bind)?;
+    let server = Server {
+        bind: bind.address()?,
+        max_body_bytes: size(&number(t, "max_body_bytes", 1, MAX_BODY_BYTES)?)?,
+        header_timeout: duration(t, "header_timeout", MILLISECOND, DAY)?,
+        body_timeout: duration(t, "body_timeout", MILLISECOND, DAY)?,
+        idle_timeout: duration(t, "idle_timeout", MILLISECOND, DAY)?,
+        max_connections: size(&number(t, "max_connections", 1, 1_000_000)?)?,
+        drain_timeout: duration(t, "drain_timeout", Duration::ZERO, DAY)?,
+    };
+    table.finish()?;
+    Ok(server)
+}
+
+fn admin(mut table: Table, seen: &mut across::Seen, warnings: &mut Vec<String>) -> Result<Admin, Error> {
+    let bind = table.require("bind", "set it, e.g. to \"127.0.0.1:9090\"")?;
+    seen.listener(&bind)?;
+    let address = bind.address()?;
+    let token = secrets::token(&mut table, why_token(address, &bind).as_deref(), warnings)?;
+    table.finish()?;
+    Ok(Admin { bind: address, token })
+}
+
+/// Why a listener needs a token, if it does.
+fn why_token(address: SocketAddr, bind: &Field) -> Option<String> {
+    (!address.ip().to_canonical().is_loopback())
+        .then(|| format!("{} = {address} ({}) is not loopback", bind.key, bind.origin))
+}
+
+fn endpoints(
+    table: Table,
+    built_in_fin: bool,
+    seen: &mut across::Seen,
+    warnings: &mut Vec<String>,
+) -> Result<BTreeMap<String, Endpoint>, Error> {
+    let mut tables = table.named_tables()?;
+    if built_in_fin && tables.len() > 1 {
+        tables.remove("fin");
+    }
+    let mut endpoints = BTreeMap::new();
+    for (name, mut table) in tables {
+        let path = match table.take("path") {
+            Some(field) => {
+                seen.endpoint_path(field.text()?, &field.key, &field.origin)?;
+                let path = field.text()?;
+                if !is_path(path) {
+                    let fix = "use one such as \"/webhooks/fin\": letters, digits and -._~ between slashes, no pattern";
+                    return Err(field.error(format!("is not a path: {path:?}"), fix));
+                }
+                path.to_owned()
+            }
+            None => {
+                let path = format!("/webhooks/{name}");
+                seen.endpoint_path(&path, &table.key("path"), &table.origin())?;
+                path
+            }
+        };
+        let (signing_secrets, signing_secrets_file) = secrets::signing_secrets(&mut table, warnings)?;
+        let client_secret = secrets::single(&mut table, "client_secret", "client_secret_file", true)?;
+        table.finish()?;
+        let client_secret = client_secret.map(|(secret, _)| secret);
+        endpoints.insert(name, Endpoint { path, signing_secrets, signing_secrets_file, client_secret });
+    }
+    Ok(endpoints)
+}
+
+/// Whether a request's path can be compared with it as it is, and the router takes it for no pattern.
+fn is_path(path: &str) -> bool {
+    let Some(rest) = path.strip_prefix('/') else { return false };
+    let segment = |s: &str| {
+        s.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b)) && !s.is_empty() && s != "." && s != ".."
+    };
+    // "/" alone and one slash at the end are fine.
+    path.len() <= 1024 && rest.strip_suffix('/').unwrap_or(rest).split('/').all(|s| segment(s) || rest.is_empty())
+}
+
+fn journal(mut table: Table, seen: &mut across::Seen) -> Result<Journal, Error> {
+    let path = table.require("path", "set it, e.g. to \"data/finhook.db\"")?;
+    seen.journal(&path)?;
+    let retention = duration(&mut table, "retention", Duration::ZERO, CENTURY)?;
+    let window = table.require("dedupe_window", "set it, e.g. to \"90d\"")?;
+    let dedupe_window = window.duration(Duration::from_secs(1)..=CENTURY)?;
+    if dedupe_window < retention {
+        let kept = humantime::format_duration(retention);
+        let fix = format!("set it to {kept} or more, or shorten the retention");
+        return Err(window.error(format!("is shorter than {} ({kept})", table.key("retention")), fix));
+    }
+    let max_bytes = table.require("max_bytes", "set it, or 0 for no bound")?.number(0..=i64::MAX as u64)?;
+    table.finish()?;
+    Ok(Journal { path: PathBuf::from(path.text()?), retention, dedupe_window, max_bytes })
+}
+
+fn gateway(
+    mut table: Table,
+    endpoints: &BTreeMap<String, Endpoint>,
+    seen: &mut across::Seen,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Gateway>, Error> {
+    let t = &mut table;
+    let bind = t.take("bind").filter(|field| !field.is_empty());
+    let endpoint = t.require("endpoint", "name a configured endpoint")?;
+    let base_url = t.require("base_url", "set it, e.g. to \"https://api.intercom.io\"")?;
+    let url = base(&base_url)?;
+    let version = t.require("version", "set it, e.g. to \"2.14\"")?;
+    if version.is_empty() || !version.text()?.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
+        return Err(version.error("is not a version of the API", "use one such as \"2.14\" or \"Preview\""));
+    }
+    let sse = t.require("sse", "set it to true or false")?.boolean()?;
+    let hosts = t.require("sse_hosts", "name the hosts")?;
+    let mut sse_hosts = Vec::new();
+    for host in hosts.list()? {
+        let name = host.text()?.to_ascii_lowercase();
+        let rest = name.strip_prefix("*.").unwrap_or(&name);
+        if !rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.:[]".contains(&b)) || rest.is_empty() {
+            return Err(host.error("is not a host", "write \"host\", \"host:port\" or \"*.domain\""));
+        }
+        sse_hosts.push(name);
+    }
+    let app_id = t.take("app_id").filter(|field| !field.is_empty());
+    if let Some(field) = &app_id
+        && !field.text()?.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
+    {
+        return Err(field.error("is not an app's id", "use the one in the addresses of your Intercom workspace"));
+    }
+    let app_id = app_id.map(|field| field.text().map(str::to_owned)).transpose()?;
+    let Some(bind) = bind else {
+        // Off: the keys are checked for their names only, the files are not read.
+        secrets::single(t, "token", "token_file", false)?;
+        secrets::single(t, "api_key", "api_key_file", false)?;
+        table.finish()?;
+        return Ok(None);
+    };
+    seen.listener(&bind)?;
+    let address = bind.address()?;
+    if !endpoints.contains_key(endpoint.text()?) {
+        return Err(endpoint.error("is not the name of a configured endpoint", across::use_one_of(endpoints)));
+    }
+    let token = secrets::token(t, why_token(address, &bind).as_deref(), warnings)?;
+    let api_key = api_key(t, &url, warnings)?;
+    table.finish()?;
+    let (endpoint, version) = (endpoint.text()?.to_owned(), version.text()?.to_owned());
+    Ok(Some(Gateway { bind: address, token, endpoint, api_key, base_url: url, version, sse, sse_hosts, app_id }))
+}
+
+fn api_key(t: &mut Table, base_url: &Url, warnings: &mut Vec<String>) -> Result<Option<SecretString>, Error> {
+    let Some((key, field)) = secrets::single(t, "api_key", "api_key_file", true)? else {
+        let key = t.key("api_key");
+        warnings.push(format!("{key} is not set: calls of Fin can't be passed on; set it or {key}_file"));
+        return Ok(None);
+    };
+    secrets::header_safe(&key, &field)?;
+    let local = match base_url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    };
+    if base_url.scheme() == "http" && !local {
+        warnings.push(format!("{} is http: the API key can be read on the way", t.key("base_url")));
+    }
+    Ok(Some(key))
+}
+
+fn base(field: &Field) -> Result<Url, Error> {
+    let url = field.url()?;
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+        let fix = "use scheme, host, port and path only, such as \"https://api.eu.intercom.io\"";
+        return Err(field.error("holds user info, a query or a fragment", fix));
+    }
+    Ok(url)
+}
+
+pub(super) fn number(t: &mut Table, name: &'static str, from: u64, to: u64) -> Result<(u64, Field), Error> {
+    let field = t.require(name, "set it to a whole number")?;
+    Ok((field.number(from..=to)?, field))
+}
+
+pub(super) fn size((number, field): &(u64, Field)) -> Result<usize, Error> {
+    usize::try_from(*number).map_err(|_| field.error("is too large for this machine", "use a smaller number"))
+}
+
+fn duration(t: &mut Table, name: &'static str, from: Duration, to: Duration) -> Result<Duration, Error> {
+    t.require(name, "set it to a length of time such as \"5s\"")?.duration(from..=to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_path;
+
+    #[test]
+    fn an_endpoints_path_is_plain() {
+        for good in ["/", "/webhooks/fin", "/a/b-c_d.e~f/", "/.well-known/fin"] {
+            assert!(is_path(good), "{good}");
+        }
+        for bad in [
+            "", "fin", "//", "/a//b", "/{x}", "/a/*b", "/:a", "/a?b", "/a#b", "/a b", "/../a", "/a/.", "/ä", "/a\n",
+            "/%41",
+        ] {
+            assert!(!is_path(bad), "{bad}");
+        }
+    }
+}
