@@ -121,3 +121,208 @@ impl Fields {
         Uuid::new_v8(id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::{event_id, quarantine_id, unix_ms};
+    use crate::event::parse::FinEvent;
+
+    const CREATED: &str = "2025-01-24T10:00:00.123Z";
+    const SENT: &str = "2025-01-24T09:59:59.987Z";
+
+    fn id(body: &str) -> String {
+        id_at("fin", body)
+    }
+
+    fn id_at(endpoint: &str, body: &str) -> String {
+        event_id(endpoint, &FinEvent::parse(body.as_bytes()).unwrap(), body.as_bytes()).to_string()
+    }
+
+    // The ids below were computed with Python's hashlib and uuid:
+    //
+    //   h = hashlib.sha256()
+    //   for f in ["finhook/1", "fin", event_name, conversation_id, ...]:   # encoded as UTF-8
+    //       h.update(b"\xff" * 4 if f is None else len(f).to_bytes(4, "big") + f)
+    //   b = bytearray((ms & (1 << 48) - 1).to_bytes(6, "big") + h.digest()[:10])
+    //   b[6] = b[6] & 0x0f | 0x80; b[8] = b[8] & 0x3f | 0x80; uuid.UUID(bytes=bytes(b))
+    //
+    // CREATED is 1737712800123 ms, SENT 1737712799987 ms.
+
+    #[test]
+    fn a_reply_is_identified_by_its_message_and_status() {
+        let replied = |more: &str, message: &str| {
+            id(&format!(
+                r#"{{"event_name":"fin_replied","conversation_id":"123456","created_at_ms":"{CREATED}","message":{{{message}}}{more}}}"#
+            ))
+        };
+        let complete = r#","status":"complete""#;
+        let sent = format!(r#""id":"msg_1","timestamp_ms":"{SENT}""#);
+        assert_eq!(replied(complete, &sent), "019497c1-10f3-8be9-9813-37ba266bc988");
+        // Nothing else of it matters, nor how it is written.
+        let rewritten = format!(r#""body":"<p>Hi</p>","timestamp_ms" : "{SENT}","id":"\u006dsg_1""#);
+        assert_eq!(replied(complete, &rewritten), "019497c1-10f3-8be9-9813-37ba266bc988");
+        assert_eq!(replied("", &sent), "019497c1-10f3-8eed-9f31-8f6324808e83", "without a status");
+        let unsent = r#""id":"msg_1""#;
+        assert_eq!(replied(complete, unsent), "019497c1-117b-8be9-9813-37ba266bc988", "created_at_ms's time");
+        let invalid = r#""id":"msg_1","timestamp_ms":"yesterday""#;
+        assert_eq!(replied(complete, invalid), "00000000-0000-8be9-9813-37ba266bc988", "an invalid time is 0");
+        let odd = r#""id":"msg_1","timestamp_ms":1737712799987"#;
+        assert_eq!(replied(complete, odd), "019497c1-117b-8be9-9813-37ba266bc988", "a number is absent");
+    }
+
+    #[test]
+    fn a_reply_without_a_message_id_is_identified_by_its_body() {
+        assert_eq!(
+            id(
+                r#"{"event_name":"fin_replied","conversation_id":"123456","status":"complete","created_at_ms":"2025-01-24T10:00:00.123Z","message":{"timestamp_ms":"2025-01-24T09:59:59.987Z"}}"#
+            ),
+            "019497c1-117b-82d1-ab3b-030eaaa2a24b"
+        );
+    }
+
+    #[test]
+    fn a_status_is_identified_by_its_time_and_value() {
+        let status = |more: &str| {
+            id(&format!(
+                r#"{{"event_name":"fin_status_updated","conversation_id":"123456","created_at_ms":"{CREATED}"{more}}}"#
+            ))
+        };
+        assert_eq!(status(r#","status":"escalated""#), "019497c1-117b-8e1a-89eb-57e5438e2372");
+        assert_eq!(
+            status(r#","reason":"Routed to team","status":"escalated""#),
+            "019497c1-117b-8e1a-89eb-57e5438e2372"
+        );
+        assert_eq!(status(""), "019497c1-117b-8d25-b7da-eb43638d9836", "without a status");
+        assert_eq!(
+            id(r#"{"event_name":"fin_status_updated","conversation_id":"123456","status":"escalated"}"#),
+            "00000000-0000-8048-ad5e-0830ceb7cc20",
+            "without a time, by its body"
+        );
+    }
+
+    #[test]
+    fn a_rating_request_is_identified_by_its_time() {
+        let csat = |conversation: &str, time: &str| {
+            id(&format!(
+                r#"{{"event_name":"csat_requested","conversation_id":"{conversation}","created_at_ms":"{time}"}}"#
+            ))
+        };
+        // The time is hashed as it was sent: an offset and more digits make another event.
+        assert_eq!(csat("fin:test:ü", "2025-01-24T11:00:00.1239+01:00"), "019497c1-117b-8fdf-9277-00c41aec1440");
+        assert_eq!(csat("fin:test:ü", "yesterday"), "00000000-0000-8585-a72d-69353766ef5e");
+        assert_eq!(csat("123456", "1969-12-31T23:59:59.999Z"), "ffffffff-ffff-88f9-9604-e10b48f77e90");
+        assert_eq!(csat("123456", "9999-12-31T23:59:59.999Z"), "e677d21f-dbff-8836-9775-dc0535385d53");
+        assert_eq!(
+            id(r#"{"event_name":"csat_requested","created_at_ms":"2025-01-24T10:00:00.123Z"}"#),
+            "019497c1-117b-85e5-8db4-787f13897157",
+            "without a conversation, by its body"
+        );
+        let body =
+            format!(r#"{{"event_name":"csat_requested","conversation_id":"123456","created_at_ms":"{CREATED}"}}"#);
+        assert_eq!(id_at("fin_eu", &body), "019497c1-117b-8eff-8952-8820df7e6af5", "on another endpoint");
+    }
+
+    #[test]
+    fn a_chunk_is_identified_by_its_place_in_the_stream() {
+        let chunk = |index: &str| {
+            id(&format!(
+                r#"{{"event_name":"fin_reply_chunk","conversation_id":"123456","stream_id":"stream_1","chunk_index":{index},"created_at_ms":"{CREATED}"}}"#
+            ))
+        };
+        assert_eq!(chunk("17"), "019497c1-117b-86cc-914f-3ad00d2efb92");
+        assert_eq!(chunk("1.0"), "019497c1-117b-8049-8cf9-8a61b39ae19d", "not an integer as written: by its body");
+    }
+
+    #[test]
+    fn an_unknown_event_is_identified_by_its_body() {
+        assert_eq!(
+            id(r#"{"event_name":"fin_sneezed","conversation_id":"123456","created_at_ms":"2025-01-24T10:00:00.123Z"}"#),
+            "019497c1-117b-8bc8-92df-8602bd92db4a"
+        );
+    }
+
+    #[test]
+    fn quarantined_bytes_are_identified_by_themselves() {
+        assert_eq!(quarantine_id("fin", b"not an event").to_string(), "00000000-0000-8d0a-a2e4-ade9e63a459e");
+        assert_eq!(quarantine_id("fin", b"").to_string(), "00000000-0000-8861-b466-a8bea1779c26");
+        assert_ne!(quarantine_id("fin", b""), quarantine_id("fin_eu", b""));
+    }
+
+    #[test]
+    fn every_id_is_an_rfc_9562_uuid_of_version_8() {
+        for n in 0..1000 {
+            let id = quarantine_id("fin", format!("{n}").as_bytes());
+            assert_eq!((id.get_version_num(), id.get_variant()), (8, uuid::Variant::RFC4122));
+        }
+    }
+
+    #[test]
+    fn times_are_rfc_3339_and_nothing_else() {
+        for (text, ms) in [
+            (CREATED, 1_737_712_800_123),
+            ("2025-01-24T10:00:00Z", 1_737_712_800_000),
+            ("2025-01-24t10:00:00z", 1_737_712_800_000),
+            ("2025-01-24T10:00:00.1234567890123Z", 1_737_712_800_123),
+            ("2025-01-24T15:30:00.123+05:30", 1_737_712_800_123),
+            ("2025-01-24T10:00:00-00:00", 1_737_712_800_000),
+            ("1970-01-01T00:00:00Z", 0),
+            ("1969-12-31T23:59:59.9999Z", -1),
+            ("0000-01-01T00:00:00Z", -62_167_219_200_000),
+            // A leap second is taken for the last millisecond before it ends.
+            ("2016-12-31T23:59:60Z", 1_483_228_799_999),
+        ] {
+            assert_eq!(unix_ms(text), Some(ms), "{text}");
+        }
+        for text in [
+            "",
+            "2025-01-24",
+            "2025-01-24 10:00:00Z",
+            "2025-01-24_10:00:00Z",
+            "2025-01-24T10:00:00",
+            "2025-01-24T10:00Z",
+            "2025-01-24T10:00:00.Z",
+            "2025-01-24T10:00:00,1Z",
+            "2025-1-24T10:00:00Z",
+            "2025-02-30T10:00:00Z",
+            "2025-01-24T24:00:00Z",
+            "2025-01-24T10:60:00Z",
+            "2025-01-24T10:00:61Z",
+            "2025-01-24T12:00:60Z",
+            "2025-01-24T10:00:00+24:00",
+            "2025-01-24T10:00:00+01:60",
+            "2025-01-24T10:00:00+0100",
+            "2025-01-24T10:00:00+01",
+            "2025-01-24T10:00:00Z ",
+            " 2025-01-24T10:00:00Z",
+            "+2025-01-24T10:00:00Z",
+            "-2025-01-24T10:00:00Z",
+            "12025-01-24T10:00:00Z",
+            "2025-01-24T10:00:00ZZ",
+            "20250124T100000Z",
+            "1737712800123",
+            "2025-01-24\u{e9}10:00:00Z",
+        ] {
+            assert_eq!(unix_ms(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_time_reader_panic(text in "[0-9TZtz:+.\\-é ]{0,40}") {
+            let _ = unix_ms(&text);
+        }
+
+        #[test]
+        fn moving_a_byte_from_one_field_to_the_next_makes_another_id(a in "[a-z]{1,8}", b in "[a-z]{1,8}") {
+            let body = |message: &str, status: &str| id(&format!(
+                r#"{{"event_name":"fin_replied","conversation_id":"1","message":{{"id":"{message}"}},"status":"{status}"}}"#
+            ));
+            let (head, tail) = a.split_at(a.len() - 1);
+            prop_assert_ne!(body(&a, &b), body(head, &format!("{tail}{b}")));
+        }
+    }
+}

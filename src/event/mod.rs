@@ -234,3 +234,6 @@ fn add_text(sum: &mut Xxh3Default, text: Option<&str>) {
         None => sum.update(&u64::MAX.to_le_bytes()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -225,3 +225,6 @@ fn natural(raw: &RawValue) -> Option<&str> {
     let number = raw.get();
     number.bytes().all(|byte| byte.is_ascii_digit()).then_some(number)
 }
+
+#[cfg(test)]
+mod tests;
