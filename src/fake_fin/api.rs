@@ -75,7 +75,11 @@ pub(super) async fn csat(State(shared): State<Arc<Shared>>, headers: HeaderMap, 
     }
     let user_id = {
         let memory = shared.memory();
-        memory.conversations.get(&rate.conversation_id).filter(|known| known.rateable).map(|known| known.user_id.clone())
+        memory
+            .conversations
+            .get(&rate.conversation_id)
+            .filter(|known| known.rateable)
+            .map(|known| known.user_id.clone())
     };
     let Some(user_id) = user_id else {
         let message = "No rating has been requested for this conversation";

@@ -60,6 +60,8 @@ pub struct Settings {
     pub token_life: Duration,
     /// Whether streamed events carry an `id:`. Fin documents none.
     pub stream_ids: bool,
+    /// How long a turn with an event stream waits for someone to listen before it begins.
+    pub lead: Duration,
     /// Names the host in `sse_subscription_url`, as `http://host:port`; `None`: the bound address. For tests with a
     /// proxy in between.
     pub stream_base: Option<String>,
@@ -78,6 +80,7 @@ impl Default for Settings {
             app_id: "fakeapp".to_owned(),
             token_life: Duration::from_secs(180),
             stream_ids: false,
+            lead: Duration::ZERO,
             stream_base: None,
         }
     }
@@ -156,6 +159,7 @@ impl FakeFin {
             shutdown.await;
             closing.send_replace(true);
         };
+        #[expect(clippy::disallowed_methods, reason = "a development tool on loopback needs no limits")]
         let served = axum::serve(listener, router).with_graceful_shutdown(stop).await;
         let mut tasks = std::mem::take(&mut *lock(&shared.tasks));
         tasks.shutdown().await;
@@ -216,7 +220,8 @@ impl Shared {
         if !memory.conversations.contains_key(conversation) {
             let (webhooks, queue) = mpsc::channel(1024);
             self.spawn(webhook::deliver(Arc::clone(self), queue));
-            memory.remember(conversation, Conversation { user_id: user.to_owned(), turns: 0, rateable: false, webhooks });
+            memory
+                .remember(conversation, Conversation { user_id: user.to_owned(), turns: 0, rateable: false, webhooks });
         }
         let entry = memory.conversations.get_mut(conversation)?;
         let number = entry.turns;
@@ -266,6 +271,9 @@ async fn play(
     cycle: Arc<Cycle>,
     webhooks: mpsc::Sender<Webhook>,
 ) {
+    if shared.settings.scenario.streams() {
+        cycle.listened(shared.settings.lead).await;
+    }
     let began = Instant::now();
     for (at, step) in script.steps.into_iter().enumerate() {
         tokio::time::sleep_until(began + shared.scaled(Duration::from_millis(step.at_ms))).await;

@@ -138,10 +138,7 @@ const PASSWORD: [(&str, &str); 3] = [
         "You can reset your password in a minute: 1. Open Settings and choose Security. 2. Select Reset password. \
          3. Follow the link in the e-mail that we send you.",
     ),
-    (
-        "<p>The link is valid for one hour &amp; works once.</p>",
-        "The link is valid for one hour & works once.",
-    ),
+    ("<p>The link is valid for one hour &amp; works once.</p>", "The link is valid for one hour & works once."),
     (
         "<p>See also <a href=\"https://example.com/help/passwords\">Choosing a good password</a>.</p>",
         "See also Choosing a good password.",

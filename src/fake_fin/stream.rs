@@ -48,6 +48,7 @@ struct Published {
 #[derive(Debug, Clone, Copy, Default)]
 struct Progress {
     published: usize,
+    listened: bool,
     revoked: bool,
 }
 
@@ -94,6 +95,12 @@ impl Cycle {
 
     pub(super) fn revoke(&self) {
         self.progress.send_modify(|progress| progress.revoked = true);
+    }
+
+    /// Waits until someone listens, but no longer than `most`.
+    pub(super) async fn listened(&self, most: Duration) {
+        let mut progress = self.progress.subscribe();
+        let _ = tokio::time::timeout(most, progress.wait_for(|progress| progress.listened)).await;
     }
 
     fn is_open(&self) -> bool {
@@ -145,6 +152,7 @@ pub(super) async fn events(
         return api::error(&shared, StatusCode::FORBIDDEN, "forbidden", "The token is for another channel");
     }
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
+    cycle.progress.send_modify(|progress| progress.listened = true);
     let reader = Reader {
         at: cycle.first(last, wanted.rewind.is_some()),
         progress: cycle.progress.subscribe(),

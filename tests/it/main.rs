@@ -1,0 +1,4 @@
+//! Integration tests: real listeners on port 0, a directory of their own each.
+#![allow(clippy::unwrap_used)]
+
+mod fin_fake;
