@@ -28,6 +28,12 @@ impl Keyring {
         Self { keys: RwLock::new(keyed(secrets)) }
     }
 
+    /// A keyring with keys that need not be text, as HMAC allows; Fin's secrets are text.
+    #[must_use]
+    pub fn from_keys(keys: &[&[u8]]) -> Self {
+        Self { keys: RwLock::new(keys.iter().map(|bytes| key(bytes)).collect()) }
+    }
+
     /// Replaces all secrets at once. Checks that have begun go on with the former ones.
     pub fn replace(&self, secrets: &[SecretString]) {
         let keys = keyed(secrets);
@@ -73,17 +79,17 @@ impl fmt::Debug for Keyring {
 /// The value of the signature header for a body, as Fin would send it: `sha256=` and 64 lower-case digits.
 #[must_use]
 pub fn sign(secret: &SecretString, body: &[u8]) -> String {
-    let mac = key(secret).chain_update(body).finalize().into_bytes();
+    let mac = key(secret.expose_secret().as_bytes()).chain_update(body).finalize().into_bytes();
     format!("sha256={}", hex::encode(mac))
 }
 
 fn keyed(secrets: &[SecretString]) -> Arc<[HmacSha256]> {
-    secrets.iter().map(key).collect()
+    secrets.iter().map(|secret| key(secret.expose_secret().as_bytes())).collect()
 }
 
 #[allow(clippy::expect_used)]
-fn key(secret: &SecretString) -> HmacSha256 {
-    HmacSha256::new_from_slice(secret.expose_secret().as_bytes()).expect("HMAC takes keys of any length")
+fn key(bytes: &[u8]) -> HmacSha256 {
+    HmacSha256::new_from_slice(bytes).expect("HMAC takes keys of any length")
 }
 
 #[cfg(test)]

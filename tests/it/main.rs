@@ -3,3 +3,4 @@
 
 mod fin_fake;
 mod packaging;
+mod vectors;
