@@ -1,1 +1,4 @@
 //! One worker a sink.
+
+pub mod matching;
+pub mod retry;

@@ -1,4 +1,12 @@
-//! Where events go.
+//! Where events go: stdout, a rotated file, an HTTP service.
+//!
+//! A sink knows events and its own configuration; of the journal, cursors and retries it knows nothing. It makes one
+//! attempt and says what became of it.
+
+pub mod cloudevent;
+pub mod file;
+pub mod http;
+pub mod log;
 
 use std::sync::Arc;
 use std::time::Duration;

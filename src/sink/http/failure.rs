@@ -1,0 +1,230 @@
+//! What went wrong with an attempt: whose fault it is, and in words for the operator.
+//!
+//! Invariant: no text holds a URL's credentials or query, a header's value, or anything of a body.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io;
+use std::time::{Duration, SystemTime};
+
+use reqwest::StatusCode;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use rustls::CertificateError;
+use url::Url;
+
+use crate::sink::{Failure, Fault};
+
+/// Longest text of an error, in bytes.
+const MAX_TEXT: usize = 300;
+
+/// Whose fault a status is; none for the 2xx.
+#[must_use]
+pub fn status_fault(status: StatusCode) -> Option<Fault> {
+    match status.as_u16() {
+        200..=299 => None,
+        429 => Some(Fault::Throttled),
+        408 | 425 | 500..=599 => Some(Fault::Transient),
+        _ => Some(Fault::Rejected),
+    }
+}
+
+/// The pause that a `Retry-After` value asks for at `now`: seconds or an HTTP date (RFC 9110, section 10.2.3). Zero for a
+/// date that is past; none if the value is neither.
+#[must_use]
+pub fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    let value = value.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than fit are a long pause, not none.
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
+}
+
+/// The first `Retry-After` of an answer.
+pub(super) fn retry_after_header(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    retry_after(headers.get(RETRY_AFTER)?.to_str().ok()?, now)
+}
+
+/// A status in words.
+pub(super) fn describe_status(status: StatusCode) -> String {
+    let advice = match status.as_u16() {
+        300..=399 => ": redirects are not followed; configure the URL it leads to",
+        401 | 403 => ": check the configured headers",
+        404 | 405 | 410 => ": check the configured URL",
+        413 => ": let it accept larger bodies",
+        _ => "",
+    };
+    // The canonical reason, not the one that was sent: that is a stranger's text.
+    match status.canonical_reason() {
+        Some(reason) => format!("status {} {reason}{advice}", status.as_u16()),
+        None => format!("status {}{advice}", status.as_u16()),
+    }
+}
+
+/// No answer within the time for an attempt.
+pub(super) fn timed_out(timeout: Duration) -> Failure {
+    failure(Fault::Transient, format!("no answer within {}", humantime::format_duration(timeout)))
+}
+
+/// An attempt that ended without an answer.
+pub(super) fn from_error(error: reqwest::Error, url: &Url, timeout: Duration) -> Failure {
+    if error.is_timeout() && error.is_connect() {
+        let limit = humantime::format_duration(timeout / 2);
+        return failure(Fault::Unreachable, format!("no connection to {} within {limit}", host(url)));
+    }
+    if error.is_timeout() {
+        return timed_out(timeout);
+    }
+    let unreachable = error.is_connect() || find::<rustls::Error>(&error).is_some();
+    failure(if unreachable { Fault::Unreachable } else { Fault::Transient }, describe(error, url))
+}
+
+/// An error in words, the cause first.
+pub(super) fn describe(error: reqwest::Error, url: &Url) -> String {
+    // Its own text would show the URL, credentials and all.
+    let error = error.without_url();
+    if let Some(tls) = find::<rustls::Error>(&error) {
+        return cut(describe_tls(tls, url));
+    }
+    let mut text = String::new();
+    if let Some(io) = find::<io::Error>(&error) {
+        match io.kind() {
+            io::ErrorKind::ConnectionRefused => text = format!("connection refused by {}", host(url)),
+            io::ErrorKind::ConnectionReset if !error.is_connect() => {
+                text = format!("connection reset by {} before it answered", host(url));
+            }
+            _ => {}
+        }
+    }
+    if text.is_empty() {
+        let mut source: Option<&dyn Error> = Some(&error);
+        while let Some(part) = source {
+            let separator = if text.is_empty() { "" } else { ": " };
+            let _ = write!(text, "{separator}{part}");
+            source = part.source();
+        }
+    }
+    cut(text)
+}
+
+fn describe_tls(error: &rustls::Error, url: &Url) -> String {
+    let host = host(url);
+    let rustls::Error::InvalidCertificate(certificate) = error else {
+        return match error {
+            rustls::Error::InvalidMessage(_) => format!("TLS: {host} does not speak TLS ({error})"),
+            _ => format!("TLS: {error}"),
+        };
+    };
+    match certificate {
+        CertificateError::UnknownIssuer => format!(
+            "TLS: the certificate of {host} is self-signed or of an authority that this system does not trust; \
+             install the authority's certificate, or name it in SSL_CERT_FILE"
+        ),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            format!("TLS: the certificate of {host} has expired")
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            format!("TLS: the certificate of {host} is not valid yet; check this machine's clock")
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            format!("TLS: the certificate is for another name than {host}")
+        }
+        CertificateError::Revoked => format!("TLS: the certificate of {host} is revoked"),
+        other => format!("TLS: the certificate of {host} is invalid: {other}"),
+    }
+}
+
+/// Host and port, all of a URL that may be shown.
+fn host(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port_or_known_default().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// The first error of a type among the causes, also where an I/O error wraps it.
+fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    let mut source = Some(error);
+    while let Some(part) = source {
+        if let Some(found) = part.downcast_ref() {
+            return Some(found);
+        }
+        // An I/O error's `source` skips the error that it wraps.
+        source = match part.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped),
+            None => part.source(),
+        };
+    }
+    None
+}
+
+fn cut(mut text: String) -> String {
+    if text.len() > MAX_TEXT {
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
+        text.push('…');
+    }
+    text
+}
+
+fn failure(fault: Fault, error: String) -> Failure {
+    Failure { fault, retry_after: None, error }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn retry_after_is_read_as_seconds_and_as_all_three_kinds_of_dates() {
+        // 1994-11-06 08:49:37 UTC
+        let date = 784_111_777;
+        assert_eq!(retry_after("120", at(0)), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after(" 0 ", at(0)), Some(Duration::ZERO));
+        for form in ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"] {
+            assert_eq!(retry_after(form, at(date - 90)), Some(Duration::from_secs(90)), "{form}");
+            assert_eq!(retry_after(form, at(date + 90)), Some(Duration::ZERO), "{form}");
+        }
+        assert_eq!(retry_after("99999999999999999999999999", at(0)), Some(Duration::from_secs(u64::MAX)));
+        for neither in ["", "-1", "1.5", "soon", "1 2", "١"] {
+            assert_eq!(retry_after(neither, at(0)), None, "{neither}");
+        }
+    }
+
+    #[test]
+    fn each_status_is_the_fault_of_whom_the_contract_says() {
+        for code in 100..=599 {
+            let expected = match code {
+                200..=299 => None,
+                429 => Some(Fault::Throttled),
+                408 | 425 | 500..=599 => Some(Fault::Transient),
+                _ => Some(Fault::Rejected),
+            };
+            assert_eq!(status_fault(StatusCode::from_u16(code).unwrap()), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_is_explained() {
+        let text = describe_status(StatusCode::FOUND);
+        assert!(text.starts_with("status 302 Found: redirects are not followed"), "{text}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_retry_after_value_panics(value in "\\PC*", now in 0..4_000_000_000_u64) {
+            let _ = retry_after(&value, at(now));
+        }
+
+        #[test]
+        fn a_text_is_cut_between_characters(text in "\\PC{0,400}") {
+            let cut = cut(text.clone());
+            prop_assert!(cut == text || cut.len() <= MAX_TEXT + '…'.len_utf8());
+        }
+    }
+}
