@@ -1,3 +1,7 @@
 //! The `finhook` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    finhook::cli::main()
+}

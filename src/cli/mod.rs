@@ -1,3 +1,173 @@
-//! The commands.
+//! The command line: what is typed, and what comes of it.
+//!
+//! One file a command. Exit codes: 0 done, 1 failed, 2 wrong usage, 78 the configuration is faulty (`EX_CONFIG` of
+//! sysexits.h). Results go to stdout, messages to stderr.
 
+mod check;
+mod client;
 pub mod fake_fin;
+mod healthcheck;
+mod logging;
+mod sample;
+mod send;
+mod serve;
+mod sign;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, Config};
+
+const FAILED: u8 = 1;
+const FAULTY_CONFIG: u8 = 78;
+
+/// Receives Fin Agent API events, proves that they are authentic, stores them durably and delivers each to where it is
+/// needed, in order.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Try it, with a secret of your own making:
+  export FINHOOK__ENDPOINTS__FIN__SIGNING_SECRETS=a-secret-to-try-it
+  finhook serve           # in one terminal: receives, stores, prints a line an event
+  finhook send            # in another: posts a signed sample event
+
+Configuration: built-in defaults < --config (or FINHOOK_CONFIG) < environment FINHOOK__SECTION__KEY.
+  FINHOOK__SERVER__BIND=127.0.0.1:8080 finhook check     # what is in force, secrets redacted
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 78 faulty configuration.";
+
+/// What every command takes.
+#[derive(Debug, clap::Args)]
+struct Global {
+    /// A TOML file, or a directory with default.toml and $FINHOOK_ENV.toml [env: FINHOOK_CONFIG]
+    #[arg(long, global = true, value_name = "PATH")]
+    config: Option<PathBuf>,
+}
+
+impl Global {
+    fn load(&self) -> Result<config::Loaded, Failure> {
+        Ok(Config::load(self.config.clone())?)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the receiver
+    Serve(serve::Args),
+    /// Check the configuration and print the effective one, secrets redacted
+    Check(check::Args),
+    /// Sign a sample event and post it to a running receiver
+    Send(send::Args),
+    /// Print the signature header's value for a body
+    Sign(sign::SignArgs),
+    /// Check the signature of a body: exit code 0 valid, 1 not
+    Verify(sign::VerifyArgs),
+    /// Run a stand-in for the Fin Agent API, to develop and test against
+    FakeFin(fake_fin::Args),
+    /// Ask the running receiver whether it is ready: exit code 0 ready, 1 not
+    Healthcheck(healthcheck::Args),
+}
+
+/// Parses the command line, runs the command and gives the process's exit code.
+pub fn main() -> ExitCode {
+    let Cli { global, command } = Cli::parse();
+    let result = match command {
+        Command::Serve(args) => serve::run(args, &global),
+        Command::Check(args) => check::run(args, &global),
+        Command::Send(args) => send::run(args, &global),
+        Command::Sign(args) => sign::sign(args, &global),
+        Command::Verify(args) => sign::verify(args, &global),
+        Command::FakeFin(args) => client::block_on(async {
+            fake_fin::run(args, interrupted()?).await?;
+            Ok(ExitCode::SUCCESS)
+        }),
+        Command::Healthcheck(args) => healthcheck::run(args, &global),
+    };
+    result.unwrap_or_else(|failure| {
+        // Nobody is left to tell when this fails too.
+        let _ = writeln!(io::stderr(), "finhook: {}", failure.message);
+        ExitCode::from(failure.code)
+    })
+}
+
+/// Why a command could not do its work: one message for people, and the exit code.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    fn new(message: impl Into<String>) -> Self {
+        Self { code: FAILED, message: message.into() }
+    }
+}
+
+impl From<config::Error> for Failure {
+    fn from(error: config::Error) -> Self {
+        Self { code: FAULTY_CONFIG, message: error.to_string() }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+/// Completes at SIGINT or SIGTERM.
+fn interrupted() -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+/// Prints a result. That the reader has gone away (`finhook check | head -1`) is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(e) => Err(Failure::new(format!("can't write to stdout: {e}"))),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// An error with what caused it, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -130,12 +130,51 @@ fn number(value: impl TryInto<i64>) -> Value {
     Value::Integer(value.try_into().unwrap_or(i64::MAX))
 }
 
+/// In one unit, the largest that it is a whole number of: "90d", "75s", "1500ms".
 fn duration(value: std::time::Duration) -> Value {
-    // Without spaces, as in the examples: "1h30m".
-    text(humantime::format_duration(value).to_string().replace(' ', ""))
+    if !value.subsec_nanos().is_multiple_of(1_000_000) {
+        return text(humantime::format_duration(value));
+    }
+    let ms = value.as_millis();
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms")];
+    let whole = units.iter().find(|(unit, _)| ms.is_multiple_of(*unit));
+    match whole {
+        Some((unit, name)) if ms > 0 => text(format!("{}{name}", ms / unit)),
+        _ => text("0s"),
+    }
 }
 
 /// An empty value is the same as none.
 fn secret(value: Option<&SecretString>) -> Value {
     text(value.map_or("", |_| REDACTED))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::duration;
+
+    #[test]
+    fn a_length_of_time_is_shown_in_its_largest_whole_unit() {
+        for (ms, shown) in [(0, "0s"), (1, "1ms"), (1500, "1500ms"), (75_000, "75s"), (7_776_000_000, "90d")] {
+            assert_eq!(duration(Duration::from_millis(ms)).as_str(), Some(shown));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_length_of_time_reads_back_as_what_it_was(nanos in 0..3 * 10_u64.pow(18)) {
+            // Up to 95 years: by the nanosecond, the millisecond and the second.
+            let millis = nanos / 1_000_000;
+            let exact = [Duration::from_nanos(nanos), Duration::from_millis(millis), Duration::from_secs(millis / 1000)];
+            for value in exact {
+                let shown = duration(value);
+                prop_assert_eq!(humantime::parse_duration(shown.as_str().unwrap()).unwrap(), value);
+            }
+        }
+    }
 }

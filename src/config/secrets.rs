@@ -9,11 +9,10 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::Error;
 use super::tree::{Field, Table};
+use crate::verify::SHORT_SECRET;
 
 /// Larger files are surely not secrets.
 const MAX_FILE_BYTES: u64 = 64 << 10;
-/// Secrets with fewer bytes are warned of.
-const SHORT: usize = 16;
 
 /// Why a file of signing secrets can't be used; never with what it contains.
 #[derive(Debug, thiserror::Error)]
@@ -187,9 +186,9 @@ pub(super) fn header_safe(secret: &SecretString, field: &Field) -> Result<(), Er
 }
 
 fn warn_if_short(secret: &SecretString, field: &Field, warnings: &mut Vec<String>) {
-    if secret.expose_secret().len() < SHORT {
+    if secret.expose_secret().len() < SHORT_SECRET {
         let (key, origin) = (&field.key, &field.origin);
-        warnings.push(format!("{key} ({origin}): a secret has fewer than {SHORT} bytes, which may be guessed"));
+        warnings.push(format!("{key} ({origin}): a secret has fewer than {SHORT_SECRET} bytes, which may be guessed"));
     }
 }
 

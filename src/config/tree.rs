@@ -232,7 +232,7 @@ impl Field {
     }
 
     pub(super) fn address(&self) -> Result<SocketAddr, Error> {
-        self.text()?.parse().map_err(|_| {
+        self.text().ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
             let problem = format!("must be an IP address and a port, not {}", self.shown());
             self.error(problem, r#"write it as "127.0.0.1:8080" or "[::1]:8080""#)
         })

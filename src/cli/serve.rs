@@ -1,0 +1,41 @@
+//! `finhook serve`
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::{FAILED, Failure, Global, logging};
+use crate::app;
+use crate::config::Loaded;
+
+/// Run the receiver: receive, verify, store, answer, deliver.
+///
+/// Event lines go to stdout (the `log` sink), the service's own log goes to stderr. SIGTERM and SIGINT end it: requests
+/// in flight are answered and sinks are given server.drain_timeout.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  finhook serve                                  # built-in configuration and the environment
+  finhook serve --config finhook.toml
+  FINHOOK__ENDPOINTS__FIN__SIGNING_SECRETS_FILE=/run/secrets/fin finhook serve
+  finhook serve 2>service.log | jq .conversation_id")]
+pub(super) struct Args {}
+
+pub(super) fn run(_: Args, global: &Global) -> Result<ExitCode, Failure> {
+    let Loaded { config, warnings } = global.load()?;
+    logging::init(&config.log)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(app::run(config));
+    // What matters was awaited; a thread that hangs, e.g. in looking up a name, must not hold up the end.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match result {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => {
+            // Where the log goes, so that JSON stays JSON.
+            tracing::error!(error = super::chain(&*error), "finhook ends with a failure");
+            Ok(ExitCode::from(FAILED))
+        }
+    }
+}
