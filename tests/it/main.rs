@@ -5,5 +5,6 @@ mod cli;
 mod config;
 mod fin_fake;
 mod packaging;
+mod sinks;
 mod support;
 mod vectors;

@@ -130,6 +130,11 @@ fn describe_tls(error: &rustls::Error, url: &Url) -> String {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             format!("TLS: the certificate is for another name than {host}")
         }
+        // An authority was made anew under its old name, and this system still has the old one.
+        CertificateError::BadSignature => format!(
+            "TLS: the certificate of {host} is not signed by the authority of that name which this system trusts; \
+             install the authority's present certificate"
+        ),
         CertificateError::Revoked => format!("TLS: the certificate of {host} is revoked"),
         other => format!("TLS: the certificate of {host} is invalid: {other}"),
     }

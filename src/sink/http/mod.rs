@@ -34,7 +34,7 @@ pub use failure::{retry_after, status_fault};
 
 use super::cloudevent::{Attributes, JSON};
 use super::{Delivery, Failure, Outcome, Relay};
-use crate::config::HttpSink;
+use crate::config::{HttpSink, RelayUrl};
 use standard_webhooks::Signer;
 
 /// How much of an answer's body is read, in bytes.
@@ -51,7 +51,7 @@ const REPLAY: HeaderName = HeaderName::from_static("finhook-replay");
 #[derive(Debug)]
 pub struct HttpRelay {
     client: Client,
-    url: url::Url,
+    url: RelayUrl,
     timeout: Duration,
     /// The same for every event.
     headers: HeaderMap,
@@ -78,7 +78,7 @@ impl HttpRelay {
             .tcp_nodelay(true)
             .build()
             .map_err(|e| format!("cannot prepare the HTTP client: {}", failure::describe(e, &config.url.0)))?;
-        Ok(Self { client, url: config.url.0.clone(), timeout: config.timeout, headers, signer: signer.transpose()? })
+        Ok(Self { client, url: config.url.clone(), timeout: config.timeout, headers, signer: signer.transpose()? })
     }
 
     fn request(&self, delivery: &Delivery, now: SystemTime) -> reqwest::RequestBuilder {
@@ -102,7 +102,7 @@ impl HttpRelay {
         if let Some(signer) = &self.signer {
             signer.sign(&mut headers, event.id, now, &event.body);
         }
-        self.client.post(self.url.clone()).headers(headers).body(event.body.clone())
+        self.client.post(self.url.0.clone()).headers(headers).body(event.body.clone())
     }
 }
 
@@ -111,7 +111,7 @@ impl Relay for HttpRelay {
         let deadline = Instant::now() + self.timeout;
         let response = match timeout_at(deadline, self.request(&delivery, SystemTime::now()).send()).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Outcome::Failed(failure::from_error(error, &self.url, self.timeout)),
+            Ok(Err(error)) => return Outcome::Failed(failure::from_error(error, &self.url.0, self.timeout)),
             Err(_) => return Outcome::Failed(failure::timed_out(self.timeout)),
         };
         let status = response.status();
