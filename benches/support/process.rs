@@ -98,6 +98,11 @@ impl Server {
         self.status("VmHWM:")
     }
 
+    /// Forgets the peak: from now on [`Self::peak_rss`] is that of what follows.
+    pub(crate) fn forget_peak(&self) -> Result<()> {
+        Ok(fs::write(format!("/proc/{}/clear_refs", self.id()), "5")?)
+    }
+
     /// Time on a processor so far, over all threads that live.
     pub(crate) fn cpu(&self) -> Result<Duration> {
         let mut nanos = 0_u64;

@@ -51,7 +51,7 @@ pub(crate) struct Seen {
     pub(crate) block: Option<u64>,
     /// Events taken, i.e. answered 200.
     pub(crate) taken: u64,
-    /// Of those, events of the conversation in `block` when it was last set.
+    /// Of those, events of the watched conversation.
     pub(crate) taken_of_one: u64,
     /// Requests refused on purpose.
     pub(crate) refused: u64,
@@ -65,6 +65,8 @@ pub(crate) struct Seen {
     pub(crate) last: Option<Instant>,
     /// When each of the last events was taken, if asked for: number and time.
     pub(crate) arrivals: Option<Vec<(u64, Instant)>>,
+    /// Numbers of the watched conversation's events in the order in which they were taken, if asked for.
+    pub(crate) order: Option<Vec<u64>>,
     /// Answers are held back so long.
     pub(crate) delay: Duration,
     newest: Vec<u64>,
@@ -72,6 +74,11 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    /// Forgets what came last in each conversation: another run's numbers begin at 0 again.
+    pub(crate) fn forget_order(&mut self) {
+        self.newest.clear();
+    }
+
     /// Watches this conversation apart from the others.
     pub(crate) fn watch(&mut self, conversation: u64) {
         self.watched = conversation;
@@ -91,6 +98,7 @@ impl Default for Seen {
             most_in_flight: 0,
             last: None,
             arrivals: None,
+            order: None,
             delay: Duration::ZERO,
             newest: Vec::new(),
             watched: u64::MAX,
@@ -118,7 +126,7 @@ impl Answers for Receiver {
                 return 503;
             }
             let place = usize::try_from(conversation).unwrap_or(usize::MAX);
-            if place < 10_000_000 {
+            if conversation != seen.watched && place < 10_000_000 {
                 if seen.newest.len() <= place {
                     seen.newest.resize(place + 1, 0);
                 }
@@ -130,7 +138,12 @@ impl Answers for Receiver {
                 }
             }
             seen.taken += 1;
-            seen.taken_of_one += u64::from(conversation == seen.watched);
+            if conversation == seen.watched {
+                seen.taken_of_one += 1;
+                if let Some(order) = &mut seen.order {
+                    order.push(number);
+                }
+            }
             let now = Instant::now();
             seen.last = Some(now);
             if let Some(arrivals) = &mut seen.arrivals {
