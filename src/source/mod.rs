@@ -19,7 +19,11 @@ pub trait Intake: Send + Sync + 'static {
     /// Why the request is refused before its body is read.
     fn claim(&self, endpoint: usize, headers: &HeaderMap) -> Result<Self::Claim, Refusal>;
 
-    /// Verifies and stores the body; returns only when the answer may be sent.
+    /// Verifies and stores the body; returns only when the answer may be sent. `body` is complete and within the limit,
+    /// in memory of its own.
+    ///
+    /// A client that hangs up does not end it, but the drain's deadline does: the future is dropped then, wherever it
+    /// stands. What must be finished once it is begun has to live on without it. A panic is answered with 500.
     fn take(&self, endpoint: usize, claim: Self::Claim, body: Bytes) -> impl Future<Output = Answer> + Send;
 }
 

@@ -1,9 +1,11 @@
 //! Integration tests: real listeners on port 0, a directory of their own each.
-#![allow(clippy::unwrap_used, unreachable_pub)]
+#![allow(clippy::unwrap_used)]
 
 mod cli;
 mod config;
 mod fin_fake;
+mod hostile_http;
+mod listener;
 mod packaging;
 mod sinks;
 mod support;

@@ -1,4 +1,6 @@
 //! What the tests share.
 
 pub mod command;
+pub mod intake;
+pub mod raw;
 pub mod receiver;

@@ -1,0 +1,217 @@
+//! One reading of a request's head.
+//!
+//! hyper's parser is lenient where a proxy in front may read otherwise: it takes a bare LF for a line's end, `chunked`
+//! for the winner over a `Content-Length`, equal lengths sent twice for one, and a missing `Host` for fine. Whoever
+//! gets two parties to see different ends of a request can smuggle one past the first of them. So the raw bytes pass a
+//! [`Gate`] on their way to hyper, and a head that could be read in two ways is answered with 400, whatever hyper made
+//! of it, and is the last on its connection.
+//!
+//! Invariants:
+//! - A head that is let through ends, for hyper's parser, at the same byte as for the gate (property-tested).
+//! - The gate needs to know where a body ends: after `Content-Length` bytes. It does not follow chunks: a chunked
+//!   request is the last on its connection, so that nothing behind it is ever read as a request.
+//! - It keeps at most one unfinished line, of at most [`MAX_HEAD`] bytes.
+
+use memchr::memchr;
+
+/// Largest head, in bytes: 431 over it. It is hyper that enforces it.
+pub(super) const MAX_HEAD: usize = 16 * 1024;
+
+/// Most header lines of a head: 431 over it. It is hyper that enforces it.
+pub(super) const MAX_HEADERS: usize = 64;
+
+/// Why a head is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// A line ended by a bare LF, a folded line, white space before the colon, no colon.
+    Line,
+    /// `Content-Length` twice, not plain digits, or together with `Transfer-Encoding`.
+    Length,
+    /// A `Transfer-Encoding` that isn't one `chunked`.
+    Coding,
+    /// No `Host`, or more than one.
+    Host,
+}
+
+/// Follows one connection's incoming bytes: where heads begin and end, and the first fault.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    state: State,
+    /// What came of a line that is not complete yet.
+    line: Vec<u8>,
+    /// Of the head that is being read.
+    facts: Facts,
+    /// Complete heads so far.
+    heads: u64,
+    /// The first fault and the number of the request (from 0) that has it.
+    fault: Option<(u64, Fault)>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Between requests; empty lines may come (RFC 9112, 2.2).
+    #[default]
+    Between,
+    /// After a request line.
+    Head,
+    /// This many bytes of a body are still to come.
+    Body(u64),
+    /// Behind a fault or the head of a chunked request: whatever comes is no request.
+    Last,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Facts {
+    host: bool,
+    length: Option<u64>,
+    chunked: bool,
+}
+
+impl Gate {
+    /// Reads on. Call it with every byte that comes in, in order, in pieces of any size.
+    pub(super) fn feed(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            match self.state {
+                State::Last => return,
+                State::Body(left) => {
+                    let here = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+                    bytes = &bytes[here..];
+                    self.state = match left - here as u64 {
+                        0 => State::Between,
+                        left => State::Body(left),
+                    };
+                }
+                State::Between | State::Head => {
+                    let Some(end) = memchr(b'\n', bytes) else {
+                        self.keep(bytes);
+                        return;
+                    };
+                    let (piece, rest) = (&bytes[..end], &bytes[end + 1..]);
+                    bytes = rest;
+                    if self.line.is_empty() {
+                        self.ended(piece);
+                    } else {
+                        let mut line = std::mem::take(&mut self.line);
+                        line.extend_from_slice(piece);
+                        self.ended(&line);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a head has begun and isn't complete.
+    pub(super) fn in_head(&self) -> bool {
+        self.state == State::Head || !self.line.is_empty()
+    }
+
+    /// Whether what is still to come is no request: the rest of a body, or whatever follows the last request.
+    pub(super) fn in_body(&self) -> bool {
+        matches!(self.state, State::Body(_) | State::Last)
+    }
+
+    /// The first fault and the number of the request (from 0) that has it.
+    pub(super) fn fault(&self) -> Option<(u64, Fault)> {
+        self.fault
+    }
+
+    /// Keeps the beginning of a line. A longer one than a head may be ends the reading: hyper refuses that head.
+    fn keep(&mut self, bytes: &[u8]) {
+        if self.line.len() + bytes.len() > MAX_HEAD {
+            self.line = Vec::new();
+            self.state = State::Last;
+        } else {
+            self.line.extend_from_slice(bytes);
+        }
+    }
+
+    /// A line, up to its LF.
+    fn ended(&mut self, line: &[u8]) {
+        let Some(line) = line.strip_suffix(b"\r") else {
+            return self.refuse(Fault::Line);
+        };
+        let result = match (self.state, line.is_empty()) {
+            (State::Head, true) => self.complete(),
+            (State::Head, false) => self.facts.add(line),
+            (_, true) => Ok(()),
+            (_, false) => {
+                self.state = State::Head;
+                self.facts = Facts::default();
+                Ok(())
+            }
+        };
+        if let Err(fault) = result {
+            self.refuse(fault);
+        }
+    }
+
+    /// The empty line at the end of a head.
+    fn complete(&mut self) -> Result<(), Fault> {
+        let Facts { host, length, chunked } = self.facts;
+        if !host {
+            return Err(Fault::Host);
+        }
+        if chunked && length.is_some() {
+            return Err(Fault::Length);
+        }
+        self.heads += 1;
+        self.state = match length {
+            _ if chunked => State::Last,
+            None | Some(0) => State::Between,
+            Some(length) => State::Body(length),
+        };
+        Ok(())
+    }
+
+    fn refuse(&mut self, fault: Fault) {
+        self.fault = Some((self.heads, fault));
+        self.state = State::Last;
+    }
+}
+
+impl Facts {
+    /// A header line without its CRLF.
+    fn add(&mut self, line: &[u8]) -> Result<(), Fault> {
+        let colon = memchr(b':', line).ok_or(Fault::Line)?;
+        let (name, value) = (&line[..colon], &line[colon + 1..]);
+        match (name.first(), name.last()) {
+            (None, _) | (Some(b' ' | b'\t'), _) | (_, Some(b' ' | b'\t')) => return Err(Fault::Line),
+            _ => {}
+        }
+        if name.eq_ignore_ascii_case(b"host") {
+            if std::mem::replace(&mut self.host, true) {
+                return Err(Fault::Host);
+            }
+        } else if name.eq_ignore_ascii_case(b"content-length") {
+            let length = digits(trim(value)).ok_or(Fault::Length)?;
+            if self.length.replace(length).is_some() {
+                return Err(Fault::Length);
+            }
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding")
+            && (std::mem::replace(&mut self.chunked, true) || !trim(value).eq_ignore_ascii_case(b"chunked"))
+        {
+            return Err(Fault::Coding);
+        }
+        Ok(())
+    }
+}
+
+/// Without the optional white space around a header's value (RFC 9110, 5.6.3: space and tab only).
+fn trim(value: &[u8]) -> &[u8] {
+    let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let from = value.iter().position(|byte| !blank(byte)).unwrap_or(value.len());
+    let to = value.iter().rposition(|byte| !blank(byte)).map_or(from, |last| last + 1);
+    &value[from..to]
+}
+
+/// A number of decimal digits and nothing else; `None` also when it is too large to be a length.
+fn digits(value: &[u8]) -> Option<u64> {
+    // Nineteen digits always fit.
+    if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(value.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
+}
+
+#[cfg(test)]
+mod tests;

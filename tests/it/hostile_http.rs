@@ -1,0 +1,410 @@
+//! The public listener against clients that mean harm: slow ones, many of them, and requests that two readers would
+//! read in two ways.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use finhook::config;
+use tokio::task::JoinSet;
+
+use crate::support::intake::{CHUNKED, Front, eventually, limits, post, with};
+use crate::support::raw::Raw;
+
+/// What closing may take over the limit: the sweep, and a busy machine.
+const SLACK: Duration = Duration::from_millis(1200);
+
+/// Asserts that the connection is closed without a word, when the limit is reached and not before.
+async fn assert_closed_after(limit: Duration, raw: &mut Raw, began: Instant, what: &str) {
+    raw.closed().await;
+    let took = began.elapsed();
+    assert!(took >= limit && took < limit + SLACK, "{what}: closed after {took:?}, the limit is {limit:?}");
+}
+
+#[tokio::test]
+async fn a_head_that_is_begun_and_not_completed_is_closed_after_the_header_timeout() {
+    let front = Front::start();
+    let limit = limits().header_timeout;
+    for start in ["P", "POST /fin HTTP/1.1\r\nHost: a\r\nsig:", "PRI * H", "PRI * HTTP/", "\r\n", "\n"] {
+        let (mut raw, began) = (front.connect().await, Instant::now());
+        raw.send(start).await;
+        assert_closed_after(limit, &mut raw, began, start).await;
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_trickles_in_is_closed_after_the_header_timeout() {
+    let front = Front::start();
+    let limit = limits().header_timeout;
+    let (mut raw, began) = (front.connect().await, Instant::now());
+    // Each byte comes in good time, the head does not.
+    for byte in post("x").into_bytes() {
+        if !raw.try_send([byte]).await || raw.stays_silent(Duration::from_millis(20)).await.is_err() {
+            break;
+        }
+        assert!(began.elapsed() < limit + SLACK, "still open");
+    }
+    assert!(began.elapsed() >= limit, "closed too early: {:?}", began.elapsed());
+    assert!(front.taken().is_empty());
+}
+
+#[tokio::test]
+async fn a_second_head_that_is_not_completed_is_closed_after_the_header_timeout() {
+    let front = Front::start();
+    let mut raw = front.connect().await;
+    raw.send(format!("{}POST /f", post("x"))).await;
+    assert_eq!(raw.reply().await.status, 200);
+    assert_closed_after(limits().header_timeout, &mut raw, Instant::now(), "the second head").await;
+}
+
+#[tokio::test]
+async fn idle_connections_outlive_the_header_timeout_and_end_after_the_idle_timeout() {
+    let front = Front::start();
+    let limits = limits();
+    assert!(limits.idle_timeout > 3 * limits.header_timeout);
+    let (mut silent, began) = (front.connect().await, Instant::now());
+    let mut kept = front.connect().await;
+    for _ in 0..3 {
+        kept.send(post("x")).await;
+        assert_eq!(kept.reply().await.status, 200);
+        assert_eq!(kept.stays_silent(limits.header_timeout + Duration::from_millis(200)).await, Ok(()));
+    }
+    kept.send(post("x")).await;
+    assert_eq!(kept.reply().await.status, 200);
+    let answered = Instant::now();
+    assert_closed_after(limits.idle_timeout, &mut silent, began, "silent from the start").await;
+    assert_closed_after(limits.idle_timeout, &mut kept, answered, "kept alive").await;
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_in_time_is_408() {
+    let front = Front::start();
+    let limit = limits().body_timeout;
+    let head = with("", &"x".repeat(100)).trim_end_matches('x').to_owned();
+    for (start, piece) in
+        [(head.clone(), ""), (head, "x"), (CHUNKED.to_owned(), ""), (CHUNKED.to_owned(), "1\r\nx\r\n")]
+    {
+        let (mut raw, began) = (front.connect().await, Instant::now());
+        raw.send(&start).await;
+        while began.elapsed() < limit - Duration::from_millis(100) {
+            raw.send(piece).await;
+            assert_eq!(raw.stays_silent(Duration::from_millis(20)).await, Ok(()));
+        }
+        let reply = raw.reply().await;
+        assert!(reply.status == 408 && reply.is_last(), "{reply:?}");
+        assert!(began.elapsed() >= limit && began.elapsed() < limit + SLACK);
+        raw.finish().await;
+        raw.closed().await;
+    }
+    assert!(front.taken().is_empty());
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_400_and_not_taken() {
+    let front = Front::start();
+    for request in [post("x").replace("Length: 1", "Length: 2"), format!("{CHUNKED}5\r\nx"), format!("{CHUNKED}zz\r\n")]
+    {
+        let mut raw = front.connect().await;
+        raw.send(&request).await;
+        raw.finish().await;
+        assert_eq!(raw.reply().await.status, 400, "{request}");
+        raw.closed().await;
+    }
+    assert!(front.taken().is_empty());
+}
+
+/// Requests with one fault each, whatever hyper alone would make of them.
+fn two_readings() -> Vec<String> {
+    let lines = |lines: &str| format!("POST /fin HTTP/1.1\r\nHost: a\r\nsig: right\r\n{lines}\r\n");
+    let body = "5\r\nhello\r\n0\r\n\r\n";
+    vec![
+        // Two lengths.
+        format!("{}{body}", lines("Content-Length: 15\r\nTransfer-Encoding: chunked\r\n")),
+        format!("{}{body}", lines("Transfer-Encoding: chunked\r\nContent-Length: 15\r\n")),
+        format!("{}hello", lines("Content-Length: 5\r\nContent-Length: 4\r\n")),
+        format!("{}hello", lines("Content-Length: 5\r\nContent-Length: 5\r\n")),
+        format!("{}hello", lines("Content-Length: 5, 5\r\n")),
+        format!("{}hello", lines("Content-Length: +5\r\n")),
+        format!("{}hello", lines("Content-Length : 5\r\n")),
+        format!("{}hello", lines("Content-Length: 18446744073709551621\r\n")),
+        format!("{}{body}", lines("Transfer-Encoding : chunked\r\n")),
+        format!("{}{body}", lines("Transfer-Encoding: gzip, chunked\r\n")),
+        format!("{}{body}", lines("Transfer-Encoding: identity\r\n")),
+        format!("{}{body}", lines("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n")),
+        format!("{}{body}", lines("Transfer-Encoding: chunked\r\n").replace("HTTP/1.1", "HTTP/1.0")),
+        // Lines that end where another reader sees no end, and the other way round.
+        format!("{}hello", lines("Content-Length: 5\r\n")).replace("\r\n", "\n"),
+        format!("{}hello", lines("Content-Length: 5\r\n")).replacen("\r\n", "\n", 1),
+        format!("{}hello", lines("X: a\nContent-Length: 5\r\n")),
+        format!("{}hello", lines("Content-Length: 5\r\nX: a\n")),
+        format!("{}hello", lines("X: a\rContent-Length: 5\r\n")),
+        format!("{}hello", lines("X: a\r\n b\r\nContent-Length: 5\r\n")),
+        format!("{}hello", lines("Content-Length:\r\n 5\r\n")),
+        format!("{}hello", lines("X\r\nContent-Length: 5\r\n")),
+        format!("{}hello", lines("X: \0\r\nContent-Length: 5\r\n")),
+        // Hosts.
+        post("hello").replace("Host: a\r\n", ""),
+        post("hello").replace("Host: a\r\n", "").replace("HTTP/1.1", "HTTP/1.0"),
+        post("hello").replace("Host: a\r\n", "Host: a\r\nHost: a\r\n"),
+        post("hello").replace("Host: a\r\n", "Host: a\r\nhost: b\r\n"),
+        // Request lines.
+        post("hello").replace("POST /fin", "POST  /fin"),
+        post("hello").replace("/fin HTTP/1.1", "/fin"),
+        post("hello").replace("HTTP/1.1", "HTTP/1.2"),
+        post("hello").replace("HTTP/1.1", "HTTP/2.0"),
+    ]
+}
+
+#[tokio::test]
+async fn a_request_that_could_be_read_in_two_ways_is_400_and_ends_the_connection() {
+    let front = Front::start();
+    for request in two_readings() {
+        // Behind a good request, so that the answer's place in the order shows too.
+        for before in ["", &post("good")] {
+            let mut raw = front.connect().await;
+            raw.send(format!("{before}{request}{}", post("smuggled"))).await;
+            if !before.is_empty() {
+                assert_eq!(raw.reply().await.status, 200);
+            }
+            let reply = raw.reply().await;
+            assert_eq!(reply.status, 400, "{request:?} → {reply:?}");
+            assert!(reply.is_last(), "{request:?} → {reply:?}");
+            raw.closed().await;
+        }
+    }
+    assert!(front.taken().iter().all(|body| body == "good"), "nothing of a faulty request is taken");
+}
+
+#[tokio::test]
+async fn what_hyper_takes_as_the_gate_does_is_read_in_that_one_way() {
+    let front = Front::start();
+    for request in [
+        format!("\r\n\r\n{}", post("x")),
+        post("x").replace("Content-Length: 1", "content-length:\t1 "),
+        post("x").replace("HTTP/1.1", "HTTP/1.0"),
+        post("x").replace("Host: a", "Host:"),
+        post("x").replace("/fin", "http://elsewhere/fin"),
+        format!("{}1\r\nx\r\n0\r\n\r\n", CHUNKED.replace("chunked", "CHUNKED")),
+    ] {
+        let mut raw = front.connect().await;
+        raw.send(&request).await;
+        assert_eq!(raw.reply().await.status, 200, "{request:?}");
+    }
+    assert_eq!(front.taken(), vec!["x"; 6]);
+}
+
+#[tokio::test]
+async fn heads_over_64_headers_or_16_kib_are_431() {
+    let front = Front::start();
+    let status = async |lines: String| {
+        let mut raw = front.connect().await;
+        raw.send(with(&lines, "x")).await;
+        let reply = raw.reply().await;
+        (reply.status, reply.is_last())
+    };
+    // Three lines are there already.
+    let many = |count: usize| "x: y\r\n".repeat(count - 3);
+    assert_eq!(status(many(64)).await, (200, false));
+    assert_eq!(status(many(65)).await, (431, true));
+    assert_eq!(status(many(2000)).await, (431, true));
+    let long = |total: usize| format!("x: {}\r\n", "y".repeat(total - with("x: \r\n", "x").len() + 1));
+    assert_eq!(status(long(16 * 1024)).await, (200, false));
+    assert_eq!(status(long(16 * 1024 + 1)).await, (431, true));
+    assert_eq!(status(long(100_000)).await, (431, true));
+    assert_eq!(front.taken().len(), 2);
+}
+
+#[tokio::test]
+async fn noise_is_refused_and_does_no_harm() {
+    let front = Front::start();
+    for noise in [
+        &b"\0"[..],
+        b"PRI * HTTP/2.0\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+        b"\xff\xfe\xfd\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET /\n",
+        b"() { :; }; x\r\n\r\n",
+    ] {
+        let mut raw = front.connect().await;
+        raw.send(noise).await;
+        raw.finish().await;
+        // Some are answered with 400 and some with nothing, and all are closed.
+        let all = raw.rest().await;
+        assert!(all.is_empty() || all.starts_with(b"HTTP/1.1 400 "), "{}", String::from_utf8_lossy(&all));
+    }
+    let mut raw = front.connect().await;
+    raw.send(post("x")).await;
+    assert_eq!(raw.reply().await.status, 200);
+}
+
+#[tokio::test]
+async fn at_the_cap_the_connection_longest_without_a_complete_head_gives_way() {
+    let mut limits = limits();
+    (limits.max_connections, limits.header_timeout) = (3, Duration::from_secs(60));
+    let front = Front::with(&limits);
+    let mut busy = front.connect().await;
+    busy.send(post("wait")).await;
+    eventually("the request", || front.taken().len() == 1).await;
+    let mut older = front.connect().await;
+    older.send("POST /fin").await;
+    older.stays_silent(Duration::from_millis(20)).await.unwrap();
+    let mut newer = front.connect().await;
+    newer.stays_silent(Duration::from_millis(20)).await.unwrap();
+    // A byte now and then makes no difference.
+    older.send(" ").await;
+    older.stays_silent(Duration::from_millis(20)).await.unwrap();
+
+    let mut first = front.connect().await;
+    first.send(post("x")).await;
+    assert_eq!(first.reply().await.status, 200);
+    older.closed().await;
+    newer.stays_silent(Duration::from_millis(20)).await.unwrap();
+    let mut second = front.connect().await;
+    second.send(post("x")).await;
+    assert_eq!(second.reply().await.status, 200);
+    newer.closed().await;
+    front.stub.permits.add_permits(1);
+    assert_eq!(busy.reply().await.status, 200, "a request that is being stored never gives way");
+}
+
+#[tokio::test]
+async fn bodies_that_never_come_do_not_shut_the_door() {
+    let mut limits = limits();
+    (limits.max_connections, limits.body_timeout) = (2, Duration::from_secs(60));
+    let front = Front::with(&limits);
+    let (mut one, mut two) = (front.connect().await, front.connect().await);
+    for raw in [&mut one, &mut two] {
+        raw.send(post("x").replace("Length: 1", "Length: 2")).await;
+        raw.stays_silent(Duration::from_millis(20)).await.unwrap();
+    }
+    let mut genuine = front.connect().await;
+    genuine.send(post("x")).await;
+    assert_eq!(genuine.reply().await.status, 200);
+    one.closed().await;
+}
+
+#[tokio::test]
+async fn when_every_request_is_being_stored_a_new_connection_waits_until_one_is_done() {
+    let mut limits = limits();
+    limits.max_connections = 2;
+    let front = Front::with(&limits);
+    let (mut one, mut two) = (front.connect().await, front.connect().await);
+    one.send(post("wait")).await;
+    two.send(post("wait")).await;
+    eventually("both requests", || front.taken().len() == 2).await;
+    let mut third = front.connect().await;
+    third.send(post("x")).await;
+    third.stays_silent(Duration::from_millis(100)).await.unwrap();
+    front.stub.permits.add_permits(2);
+    assert_eq!(one.reply().await.status, 200);
+    assert_eq!(two.reply().await.status, 200);
+    assert_eq!(third.reply().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_client_that_reads_no_answers_is_closed_and_bounded() {
+    let front = Front::start();
+    let mut raw = front.connect().await;
+    let many = post("x").repeat(1000);
+    let began = Instant::now();
+    // The answers fill every buffer on their way back; from then on nothing more is read.
+    while tokio::time::timeout(Duration::from_millis(500), raw.try_send(&many)).await == Ok(true) {
+        assert!(began.elapsed() < Duration::from_secs(60), "everything is read for ever");
+    }
+    raw.rest().await;
+}
+
+/// One hostile client: begins something, sees that it gets nowhere, and comes back at once.
+async fn hostile(addr: SocketAddr, kind: usize, opened: Arc<AtomicUsize>) {
+    let starts = ["", "POST /fin HTTP/1.1\r\nHost: a\r\n", "P", "PRI * H", "POST /fin HTTP/1.1\r\nX-"];
+    loop {
+        let Ok(mut stream) = tokio::net::TcpStream::connect(addr).await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        opened.fetch_add(1, Ordering::Relaxed);
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, starts[kind % starts.len()].as_bytes()).await;
+        let mut byte = [0];
+        let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut byte).await;
+        // Not a tight loop: the test's own processor time is the server's too.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Holds the listener at its cap with `attackers` hostile connections, and answers `requests` genuine ones, each on a
+/// connection of its own. Their latencies, sorted, and how many connections the attackers opened.
+async fn besiege(limits: &config::Server, attackers: usize, requests: usize) -> (Vec<Duration>, usize) {
+    let front = Front::with(limits);
+    let opened = Arc::new(AtomicUsize::new(0));
+    let mut siege = JoinSet::new();
+    for kind in 0..attackers {
+        siege.spawn(hostile(front.addr, kind, Arc::clone(&opened)));
+        if kind % 200 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let enough = attackers.min(limits.max_connections);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while opened.load(Ordering::Relaxed) < enough {
+        assert!(Instant::now() < deadline, "the attackers don't get in");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut latencies = Vec::with_capacity(requests);
+    for _ in 0..requests {
+        let began = Instant::now();
+        let mut raw = front.connect().await;
+        raw.send(post("x")).await;
+        assert_eq!(raw.reply().await.status, 200);
+        latencies.push(began.elapsed());
+    }
+    latencies.sort();
+    (latencies, opened.load(Ordering::Relaxed))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_connections_at_the_cap_do_not_shut_the_door() {
+    let mut limits = limits();
+    limits.max_connections = 200;
+    limits.header_timeout = Duration::from_secs(5);
+    let (latencies, opened) = besiege(&limits, 1_000, 50).await;
+    assert!(opened > 200, "the cap was never reached");
+    assert!(latencies[48] < Duration::from_secs(3), "{latencies:?}");
+}
+
+/// On request: `tests/run --long ten_thousand`. Needs two file descriptors a connection (`ulimit -n`), as client and
+/// server are in one process; takes as many as there are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a benchmark: opens as many connections as the limit of open files lets it, up to 10,000"]
+async fn ten_thousand_hostile_connections_at_the_cap_do_not_shut_the_door() {
+    let own = std::fs::read_to_string("/proc/self/limits").unwrap();
+    let open_files = own.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let open_files: usize = open_files.split_whitespace().nth(3).unwrap().parse().unwrap_or(usize::MAX);
+    let count = ((open_files - 500) / 2).min(10_000);
+    let limits = config::Server {
+        max_connections: count,
+        header_timeout: Duration::from_secs(5),
+        body_timeout: Duration::from_secs(10),
+        idle_timeout: Duration::from_secs(75),
+        ..limits()
+    };
+    let resident = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        status.lines().find(|line| line.starts_with("VmRSS")).unwrap().to_owned()
+    };
+    let before = resident();
+    let (latencies, opened) = besiege(&limits, count + 200, 500).await;
+    let at = |percent: usize| latencies[(latencies.len() * percent / 100).min(latencies.len() - 1)];
+    println!(
+        "cap {count}, {opened} hostile connections opened; {} genuine requests: p50 {:?}, p99 {:?}, max {:?}; \
+         {before} before, {} after (client and server)",
+        latencies.len(),
+        at(50),
+        at(99),
+        at(100),
+        resident(),
+    );
+    assert!(at(99) < Duration::from_millis(500), "p99 {:?}", at(99));
+}
