@@ -1,5 +1,5 @@
 //! Integration tests: real listeners on port 0, a directory of their own each.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod cli;
 mod config;
