@@ -33,6 +33,11 @@ struct Event {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Endpoint {
+    endpoint: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Delivery {
     sink: String,
     outcome: &'static str,
@@ -51,6 +56,8 @@ pub struct Metrics {
     registry: Registry,
     requests: Family<Request, Counter>,
     events: Family<Event, Counter>,
+    conflicts: Family<Endpoint, Counter>,
+    busy: Family<Endpoint, Counter>,
     deliveries: Family<Delivery, Counter>,
     delivery_seconds: Family<Sink, Histogram, fn() -> Histogram>,
     sink_lag_events: Family<Sink, Gauge>,
@@ -93,6 +100,8 @@ pub struct SinkMetrics {
 pub struct EndpointMetrics {
     requests: [Counter; OUTCOMES.len()],
     events: [Counter; KNOWN_EVENTS.len() + 1],
+    conflicts: Counter,
+    busy: Counter,
 }
 
 /// Values of the label `outcome` of `finhook_requests_total`.
@@ -105,6 +114,16 @@ impl EndpointMetrics {
         if let Some(at) = OUTCOMES.iter().position(|known| *known == outcome) {
             self.requests[at].inc();
         }
+    }
+
+    /// Counts an event that came again with a different body.
+    pub fn conflict(&self) {
+        self.conflicts.inc();
+    }
+
+    /// Counts a request that found the journal's queue full.
+    pub fn busy(&self) {
+        self.busy.inc();
     }
 
     /// Counts a newly stored event.
@@ -128,6 +147,8 @@ impl Metrics {
         let metrics = Self {
             requests: Family::default(),
             events: Family::default(),
+            conflicts: Family::default(),
+            busy: Family::default(),
             deliveries: Family::default(),
             delivery_seconds: Family::new_with_constructor(latency),
             sink_lag_events: Family::default(),
@@ -143,6 +164,8 @@ impl Metrics {
         let r = &mut registry;
         r.register("requests", "Requests on the public listener", metrics.requests.clone());
         r.register("events", "Events stored", metrics.events.clone());
+        r.register("conflicts", "Events that came again with a different body", metrics.conflicts.clone());
+        r.register("queue_full", "Requests that found the journal's queue full", metrics.busy.clone());
         r.register_with_unit(
             "ack",
             "From a request's complete head to its answer",
@@ -181,6 +204,8 @@ impl Metrics {
                 .map(|outcome| self.requests.get_or_create_owned(&Request { endpoint: endpoint(), outcome })),
             events: [KNOWN_EVENTS[0], KNOWN_EVENTS[1], KNOWN_EVENTS[2], KNOWN_EVENTS[3], "other"]
                 .map(|event| self.events.get_or_create_owned(&Event { endpoint: endpoint(), event })),
+            conflicts: self.conflicts.get_or_create_owned(&Endpoint { endpoint: endpoint() }),
+            busy: self.busy.get_or_create_owned(&Endpoint { endpoint: endpoint() }),
         }
     }
 

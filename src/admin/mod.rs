@@ -1,1 +1,85 @@
-//! stub
+//! The admin listener: health, metrics and the API.
+
+mod health;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::routing::get;
+
+use crate::config;
+use crate::dispatch::Handle;
+use crate::journal::Journal;
+use crate::metrics::{self, Metrics};
+
+pub use health::{Readiness, Stage};
+
+/// What the handlers share.
+#[derive(Debug)]
+struct Shared {
+    readiness: Readiness,
+    metrics: Arc<Metrics>,
+    journal: Journal,
+    sinks: Vec<Handle>,
+}
+
+/// A bound admin listener.
+#[derive(Debug)]
+pub struct Listener {
+    tcp: tokio::net::TcpListener,
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+impl Listener {
+    /// Binds `config.bind`.
+    ///
+    /// # Errors
+    /// The address can't be bound.
+    pub fn bind(
+        config: &config::Admin,
+        readiness: Readiness,
+        metrics: Arc<Metrics>,
+        journal: Journal,
+        sinks: Vec<Handle>,
+    ) -> std::io::Result<Self> {
+        let tcp = std::net::TcpListener::bind(config.bind)?;
+        tcp.set_nonblocking(true)?;
+        let tcp = tokio::net::TcpListener::from_std(tcp)?;
+        let addr = tcp.local_addr()?;
+        Ok(Self { tcp, addr, shared: Arc::new(Shared { readiness, metrics, journal, sinks }) })
+    }
+
+    /// The bound address.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Serves until `shutdown` is done.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) {
+        let router = Router::new()
+            .route("/livez", get(|| async { "ok\n" }))
+            .route("/readyz", get(health::readyz))
+            .route("/metrics", get(metrics_text))
+            .with_state(self.shared);
+        #[expect(clippy::disallowed_methods, reason = "not on the internet: loopback, or behind a token")]
+        if let Err(error) = axum::serve(self.tcp, router).with_graceful_shutdown(shutdown).await {
+            tracing::error!(%error, "the admin listener failed");
+        }
+    }
+}
+
+async fn metrics_text(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+    let head = *shared.journal.head().borrow();
+    for sink in &shared.sinks {
+        let status = &sink.status;
+        let lag = head.saturating_sub(status.cursor()) + status.parked();
+        shared.metrics.sink(status.name()).lag_events.set(i64::try_from(lag).unwrap_or(i64::MAX));
+    }
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], shared.metrics.encode())
+}

@@ -1,11 +1,258 @@
-//! Wires everything together.
+//! Wires everything together: builds what the configuration asks for, runs it, and ends it in order.
+//!
+//! [`App::build`] opens the journal and binds the listeners; [`App::run`] serves until its shutdown future is done:
+//!
+//! 1. not ready; no new connections; what comes on open ones is stored and answered,
+//! 2. the sinks get what is left of `server.drain_timeout` to deliver,
+//! 3. the journal finishes what waits and closes.
+//!
+//! Every task's handle is kept. One that ends early, or panics, ends the process with an error: a supervisor restarts it, and
+//! the journal has everything.
 
+pub mod intake;
+mod sinks;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::admin::{self, Readiness, Stage};
 use crate::config::Config;
+use crate::dispatch::Phase;
+use crate::journal::{self, Journal};
+use crate::metrics::Metrics;
+use crate::source::http::Listener;
+use crate::verify::{ClientSecret, Keyring, rotation};
+use intake::{Endpoint, Receiver};
 
-/// Runs the receiver until it is told to stop.
+/// What is left for closing the journal after the drain time.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why finhook could not start, or ended. Each text says what to do, or is followed by a log line that does.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The journal could not be opened.
+    #[error(transparent)]
+    Open(#[from] journal::OpenError),
+    /// The journal failed while running.
+    #[error(transparent)]
+    Journal(#[from] journal::Ended),
+    /// A sink could not be set up.
+    #[error("sinks.{name}: {why}")]
+    Sink {
+        /// Its name.
+        name: String,
+        /// What is wrong and what to do.
+        why: String,
+    },
+    /// The journal did not take a change at start.
+    #[error("the journal can't be written: {0}")]
+    Write(#[from] journal::WriteError),
+    /// The journal could not be read at start.
+    #[error(transparent)]
+    Read(#[from] journal::read::ReadError),
+    /// An address could not be bound.
+    #[error("{key} = \"{addr}\" can't be bound: {error}: choose another address, or stop what uses it")]
+    Bind {
+        /// The configuration key.
+        key: &'static str,
+        /// The address.
+        addr: SocketAddr,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// A background task ended though nobody asked it to.
+    #[error("{0} ended unexpectedly; this is a bug in finhook")]
+    TaskEnded(&'static str),
+}
+
+/// Everything, built and bound but not yet serving.
+pub struct App {
+    config: Config,
+    metrics: Arc<Metrics>,
+    journal: Journal,
+    journal_running: journal::Running,
+    readiness: Readiness,
+    listener: Listener<Receiver>,
+    admin: admin::Listener,
+    workers: JoinSet<()>,
+    background: JoinSet<()>,
+    phase: watch::Sender<Phase>,
+}
+
+impl App {
+    /// Opens the journal, starts the sinks' workers and binds the listeners.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn build(config: Config) -> Result<Self, Error> {
+        survive_file_size_limit();
+        let metrics = Arc::new(Metrics::new());
+        let journal::Opened { journal, running } = journal::open(&config.journal, metrics.clone())?;
+        let (phase, phases) = watch::channel(Phase::Running);
+        let mut workers = JoinSet::new();
+        let sinks = sinks::start(&config, &journal, &metrics, &phases, &mut workers).await?;
+
+        let mut background = JoinSet::new();
+        let mut endpoints = Vec::new();
+        for (name, settings) in &config.endpoints {
+            let name: Arc<str> = name.as_str().into();
+            let keyring = Arc::new(Keyring::new(&settings.signing_secrets));
+            if keyring.is_empty() {
+                tracing::warn!(
+                    endpoint = &*name,
+                    "no signing secret yet: HEAD is answered so that the callback URL can be saved in Intercom, POST gets 503. Then \
+                     put the secret into signing_secrets_file (taken at once) or signing_secrets (needs a restart)"
+                );
+            }
+            if let Some(file) = settings.signing_secrets_file.clone() {
+                let watched = rotation::watch(file, keyring.clone(), name.clone());
+                background.spawn(async move { match watched.await {} });
+            }
+            endpoints.push(Endpoint {
+                metrics: metrics.endpoint(&name),
+                name,
+                keyring,
+                client_secret: settings.client_secret.as_ref().map(ClientSecret::new),
+            });
+        }
+        let receiver = Receiver::new(endpoints, journal.clone(), config.journal.dedupe_window);
+        let paths: Vec<(&str, &str)> =
+            config.endpoints.iter().map(|(name, endpoint)| (name.as_str(), endpoint.path.as_str())).collect();
+        let listener = Listener::bind(&config.server, &paths, Arc::new(receiver), metrics.clone())
+            .map_err(|error| Error::Bind { key: "server.bind", addr: config.server.bind, error })?;
+        let readiness = Readiness::new(journal.clone());
+        let admin = admin::Listener::bind(&config.admin, readiness.clone(), metrics.clone(), journal.clone(), sinks)
+            .map_err(|error| Error::Bind { key: "admin.bind", addr: config.admin.bind, error })?;
+        Ok(Self {
+            config,
+            metrics,
+            journal,
+            journal_running: running,
+            readiness,
+            listener,
+            admin,
+            workers,
+            background,
+            phase,
+        })
+    }
+
+    /// The bound address of the public listener.
+    #[must_use]
+    pub fn public_addr(&self) -> SocketAddr {
+        self.listener.local_addr()
+    }
+
+    /// The bound address of the admin listener.
+    #[must_use]
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin.local_addr()
+    }
+
+    /// All metrics.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Serves until `shutdown` is done, then ends in order.
+    ///
+    /// # Errors
+    /// Something failed that the process can't go on without: see [`Error`].
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+        let drain_timeout = self.config.server.drain_timeout;
+        let mut phases = self.phase.subscribe();
+        tracing::info!(public = %self.listener.local_addr(), admin = %self.admin.local_addr(), "listening");
+        let (admin_stop, admin_stopped) = tokio::sync::oneshot::channel::<()>();
+        let mut admin = tokio::spawn(self.admin.run(async move { drop(admin_stopped.await) }));
+        let mut listener = tokio::spawn(self.listener.run(async move {
+            // An error means that the sender is gone: the process is ending.
+            let _ = phases.wait_for(|phase| *phase >= Phase::Draining).await;
+        }));
+        self.readiness.set(Stage::Ready);
+
+        let early = tokio::select! {
+            () = shutdown => None,
+            ended = self.journal_running.ended() => Some(ended.map_or_else(Error::Journal, |()| Error::TaskEnded("the journal"))),
+            Some(_) = self.workers.join_next() => Some(Error::TaskEnded("a sink's worker")),
+            Some(_) = self.background.join_next() => Some(Error::TaskEnded("a background task")),
+            _ = &mut listener => Some(Error::TaskEnded("the public listener")),
+            _ = &mut admin => Some(Error::TaskEnded("the admin listener")),
+        };
+        self.readiness.set(Stage::Draining);
+        if let Some(error) = early {
+            // What is under way can't be finished; what was acknowledged is on disk.
+            self.phase.send_replace(Phase::Stopping);
+            self.journal.close();
+            return Err(error);
+        }
+
+        let deadline = Instant::now() + drain_timeout;
+        tracing::info!(seconds = drain_timeout.as_secs_f64(), "draining");
+        self.phase.send_replace(Phase::Draining);
+        match listener.await {
+            Ok(0) => {}
+            Ok(cut) => tracing::warn!(connections = cut, "cut off at the end of server.drain_timeout"),
+            Err(_) => return Err(Error::TaskEnded("the public listener")),
+        }
+        let all_done = async { while self.workers.join_next().await.is_some() {} };
+        if tokio::time::timeout_at(deadline.into(), all_done).await.is_err() {
+            tracing::info!("some sinks are behind; they go on at the next start");
+            self.phase.send_replace(Phase::Stopping);
+            let all_done = async { while self.workers.join_next().await.is_some() {} };
+            if tokio::time::timeout(CLOSE_PATIENCE, all_done).await.is_err() {
+                self.workers.abort_all();
+            }
+        }
+        self.background.shutdown().await;
+        self.journal.close();
+        if let Ok(ended) = tokio::time::timeout(CLOSE_PATIENCE, self.journal_running.ended()).await {
+            ended?;
+        } else {
+            tracing::warn!("the journal's log is still being copied back; the next start goes on with it");
+        }
+        drop(admin_stop);
+        let _ = tokio::time::timeout(CLOSE_PATIENCE, admin).await;
+        tracing::info!("ended");
+        Ok(())
+    }
+}
+
+/// Builds and runs until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// What made it stop.
-pub async fn run(_config: Config) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    Err("not wired yet".into())
+/// See [`Error`].
+pub async fn run(config: Config) -> Result<(), Error> {
+    let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
+    let mut int = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()).ok();
+    let shutdown = async move {
+        let wait = |signal: &mut Option<tokio::signal::unix::Signal>| {
+            let signal = signal.take();
+            async move {
+                match signal {
+                    Some(mut signal) => signal.recv().await,
+                    None => std::future::pending().await,
+                }
+            }
+        };
+        tokio::select! {
+            _ = wait(&mut term) => {}
+            _ = wait(&mut int) => {}
+        }
+    };
+    App::build(config).await?.run(shutdown).await
+}
+
+/// At the file-size limit a write must fail with an error, as on a full disk; by default the signal ends the process.
+fn survive_file_size_limit() {
+    const SIGXFSZ: i32 = 25;
+    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(SIGXFSZ)) {
+        // The handler stays for good, whoever listens to it.
+        Ok(signal) => drop(signal),
+        Err(error) => tracing::warn!(%error, "can't catch SIGXFSZ: a file-size limit would end the process"),
+    }
 }

@@ -34,7 +34,7 @@ pub(super) fn run(_: Args, global: &Global) -> Result<ExitCode, Failure> {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
             // Where the log goes, so that JSON stays JSON.
-            tracing::error!(error = super::chain(&*error), "finhook ends with a failure");
+            tracing::error!(error = super::chain(&error), "finhook ends with a failure");
             Ok(ExitCode::from(FAILED))
         }
     }

@@ -1,0 +1,152 @@
+//! The life of a request that is not yet an event: claim, verify, read, store.
+//!
+//! This is the path to a 200, in one place.
+
+use std::sync::Arc;
+
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
+use bytes::Bytes;
+
+use crate::dispatch::now_ms;
+use crate::event::{Event, Kind};
+use crate::journal::{AppendError, Appended, Journal};
+use crate::metrics::EndpointMetrics;
+use crate::source::{Answer, Intake, Refusal};
+use crate::verify::{ClientSecret, Keyring, Signature, TestSignature};
+
+/// One endpoint: whose signatures it accepts, and how its requests are counted.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// The signing secrets, as they are now.
+    pub keyring: Arc<Keyring>,
+    /// Verifies the settings page's test, if configured.
+    pub client_secret: Option<ClientSecret>,
+    /// Its counters.
+    pub metrics: EndpointMetrics,
+}
+
+/// What a head claims about its body.
+#[derive(Debug)]
+pub enum Claim {
+    /// To be signed by Fin.
+    Fin {
+        /// The parsed header.
+        signature: Signature,
+        /// The request's `Content-Type`.
+        content_type: Option<Box<str>>,
+    },
+    /// To be the settings page's test.
+    Test(TestSignature),
+}
+
+/// Verifies requests and stores what they bring.
+#[derive(Debug)]
+pub struct Receiver {
+    endpoints: Vec<Endpoint>,
+    journal: Journal,
+    dedupe_window_ms: i64,
+}
+
+impl Receiver {
+    /// A receiver for `endpoints`, in the order in which the listener numbers them.
+    #[must_use]
+    pub fn new(endpoints: Vec<Endpoint>, journal: Journal, dedupe_window: std::time::Duration) -> Self {
+        let dedupe_window_ms = i64::try_from(dedupe_window.as_millis()).unwrap_or(i64::MAX);
+        Self { endpoints, journal, dedupe_window_ms }
+    }
+}
+
+impl Intake for Receiver {
+    type Claim = Claim;
+
+    fn claim(&self, endpoint: usize, headers: &HeaderMap) -> Result<Claim, Refusal> {
+        match Signature::from_headers(headers) {
+            Ok(signature) => {
+                let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(Into::into);
+                Ok(Claim::Fin { signature, content_type })
+            }
+            Err(_) if self.endpoints[endpoint].client_secret.is_some() => {
+                TestSignature::from_headers(headers).map(Claim::Test).map_err(|_| Refusal::Unauthenticated)
+            }
+            Err(_) => Err(Refusal::Unauthenticated),
+        }
+    }
+
+    async fn take(&self, endpoint: usize, claim: Claim, body: Bytes) -> Answer {
+        let endpoint = &self.endpoints[endpoint];
+        let (signature, content_type) = match claim {
+            Claim::Fin { signature, content_type } => (signature, content_type),
+            Claim::Test(signature) => return endpoint.settings_test(&signature, &body),
+        };
+        if endpoint.keyring.is_empty() {
+            return Answer::Refused(Refusal::Unavailable);
+        }
+        // A body of its own size: the one that was read shares a buffer with the connection, which would be kept with it.
+        let body = Bytes::copy_from_slice(&body);
+        let Ok(verified) = endpoint.keyring.verify(&signature, body) else {
+            return Answer::Refused(Refusal::Unauthenticated);
+        };
+        let sent = Some(signature.into_sent());
+        let name = endpoint.name.clone();
+        let event = Event::receive(verified, name, now_ms(), self.dedupe_window_ms, content_type, sent);
+        store(&self.journal, &endpoint.metrics, event).await
+    }
+}
+
+impl Endpoint {
+    fn settings_test(&self, signature: &TestSignature, body: &[u8]) -> Answer {
+        match &self.client_secret {
+            Some(secret) if secret.verify(signature, body).is_ok() => {
+                tracing::info!(endpoint = &*self.name, "the settings page's test arrived and is valid");
+                Answer::Test
+            }
+            _ => Answer::Refused(Refusal::Unauthenticated),
+        }
+    }
+}
+
+/// Stores an event and says what that came to; returns once it is on disk.
+pub async fn store(journal: &Journal, metrics: &EndpointMetrics, event: Event) -> Answer {
+    let (id, kind, endpoint) = (event.id, event.kind, event.endpoint.clone());
+    let name = event.fields.event_name.clone();
+    let defect = event.defect();
+    match journal.append(event).await {
+        Ok(Appended::Stored { .. }) => match kind {
+            Kind::Event => {
+                metrics.event(name.as_deref().unwrap_or_default());
+                Answer::Accepted(id)
+            }
+            Kind::Stale => {
+                tracing::warn!(
+                    endpoint = &*endpoint,
+                    %id,
+                    "an authentic event older than journal.dedupe_window: kept, not delivered; it may be a replayed capture"
+                );
+                Answer::Stale(id)
+            }
+            Kind::Quarantined => {
+                let reason = defect.map(|defect| defect.to_string()).unwrap_or_default();
+                tracing::error!(endpoint = &*endpoint, %id, reason, "authentic, but not a Fin event: kept, not delivered");
+                Answer::Quarantined(id)
+            }
+        },
+        Ok(Appended::Duplicate { same_body }) => {
+            if !same_body {
+                metrics.conflict();
+                tracing::warn!(endpoint = &*endpoint, %id, "an event came again with a different body; the first one is kept");
+            }
+            Answer::Duplicate(id)
+        }
+        Err(error) => {
+            // The writer says once why it can't store; a line for each refused request would help nobody.
+            tracing::debug!(endpoint = &*endpoint, %error, "refused with 503");
+            if error == AppendError::Busy {
+                metrics.busy();
+            }
+            Answer::Refused(Refusal::Unavailable)
+        }
+    }
+}

@@ -1,0 +1,487 @@
+//! The worker of a sink that takes one event at a time, several conversations at once.
+//!
+//! One task owns everything: it reads, starts attempts, takes in their outcomes and writes the journal's delivery state. Attempts
+//! and commits run beside it; reads are awaited in place, so that nothing changes between asking the journal and
+//! acting on its answer (see [`lanes`](super::lanes)).
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+use tokio::time::sleep_until;
+
+use super::health::{Health, PROBE_CAP};
+use super::lanes::{Attempt, Lanes, Verdict};
+use super::retry::{self, Decision, Situation};
+use super::{Command, JOURNAL_RETRY, Phase, SETTLE_EVERY, Worker, now_ms};
+use crate::config::Retry;
+use crate::journal::WriteError;
+use crate::journal::deliveries::{LaneState, Settlement};
+use crate::journal::read::{ReadError, Row};
+use crate::sink::{Delivery, Failure, Fault, Outcome, Relay};
+
+/// Fresh events in memory for each conversation that may be in flight.
+const HELD_PER_SLOT: usize = 8;
+/// Fresh events in memory at least.
+const MIN_HELD: usize = 512;
+/// Fresh events in one read.
+const READ: usize = 256;
+/// Parked events of one lane in memory.
+const CHUNK: usize = 32;
+/// Longest sleep of an idle worker; only a guard against clocks that jump.
+const MAX_SLEEP: Duration = Duration::from_secs(60);
+
+/// What the worker needs to know of its sink.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Conversations in flight at once.
+    pub concurrency: usize,
+    /// When and how long to retry.
+    pub retry: Retry,
+}
+
+type Commit = Pin<Box<dyn Future<Output = Result<(), WriteError>> + Send>>;
+
+/// A settlement on its way to the disk.
+struct Settling {
+    number: u64,
+    settlement: Arc<Settlement>,
+    commit: Commit,
+}
+
+struct Run<R> {
+    worker: Worker,
+    relay: Arc<R>,
+    settings: Settings,
+    lanes: Lanes,
+    health: Health,
+    rng: fastrand::Rng,
+    attempts: JoinSet<(Attempt, Outcome, Duration)>,
+    settling: Option<Settling>,
+    settled_at: Instant,
+    /// Rows in `parked`, those of changes not yet committed included.
+    parked: i64,
+    /// The earliest time at which a lane on disk may be due, unix milliseconds.
+    next_due_ms: i64,
+    /// Takes turns between fresh events and lanes that are due.
+    turn: bool,
+    /// After a failed read: when to try again.
+    read_again: Option<Instant>,
+}
+
+pub(super) async fn run<R: Relay>(worker: Worker, relay: Arc<R>, settings: Settings) {
+    let held = (settings.concurrency * HELD_PER_SLOT).max(MIN_HELD);
+    let mut run = Run {
+        lanes: Lanes::new(worker.state.cursor, held),
+        health: Health::new(settings.retry.base, settings.retry.cap),
+        rng: fastrand::Rng::new(),
+        attempts: JoinSet::new(),
+        settling: None,
+        settled_at: Instant::now(),
+        parked: 0,
+        next_due_ms: 0,
+        turn: false,
+        read_again: None,
+        worker,
+        relay,
+        settings,
+    };
+    run.count_parked().await;
+    run.until_stopped().await;
+}
+
+impl<R: Relay> Run<R> {
+    async fn until_stopped(&mut self) {
+        let mut head = self.worker.journal.head();
+        let mut phase = self.worker.phase.clone();
+        loop {
+            let now = *phase.borrow_and_update();
+            let newest = *head.borrow_and_update();
+            if now == Phase::Stopping {
+                break;
+            }
+            self.fill(newest).await;
+            self.settle_if_due();
+            if now == Phase::Draining && self.is_caught_up(newest) {
+                break;
+            }
+            let wake = self.wake_at();
+            tokio::select! {
+                Some(joined) = self.attempts.join_next(), if !self.attempts.is_empty() => {
+                    self.take_outcome(joined);
+                    while let Some(joined) = self.attempts.try_join_next() {
+                        self.take_outcome(joined);
+                    }
+                }
+                result = committed(&mut self.settling), if self.settling.is_some() => self.committed(result).await,
+                _ = head.changed() => {}
+                _ = phase.changed() => {}
+                Some(command) = self.worker.commands.recv() => self.obey(command).await,
+                () = sleep_until(wake.into()) => {}
+            }
+        }
+        self.finish().await;
+    }
+
+    /// Nothing is left that could be delivered now.
+    fn is_caught_up(&self, newest: u64) -> bool {
+        let stuck = self.worker.status.is_paused() || self.health.is_paused();
+        self.lanes.in_flight() == 0
+            && self.settling.is_none()
+            && (stuck || self.lanes.read_to() >= newest && !self.lanes.has_ready())
+    }
+
+    /// Starts attempts until nothing more may or can be started.
+    async fn fill(&mut self, newest: u64) {
+        if self.worker.status.is_paused() || self.read_again.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        self.read_again = None;
+        loop {
+            let allowed = self.health.allowance(self.settings.concurrency, Instant::now());
+            if self.lanes.in_flight() >= allowed {
+                break;
+            }
+            self.turn = !self.turn;
+            let due = self.parked > 0 && now_ms() >= self.next_due_ms;
+            let unread = self.lanes.room() > 0 && self.lanes.read_to() < newest;
+            let result = if let Some((lane, after)) = self.lanes.next_chunk() {
+                self.load_chunk(lane, LaneState::default(), after).await
+            } else if due && (self.turn || !(unread || self.lanes.has_ready())) {
+                self.load_due(allowed - self.lanes.in_flight()).await
+            } else if unread && !self.lanes.has_ready() {
+                self.read_fresh(newest).await
+            } else {
+                Ok(())
+            };
+            if let Err(error) = result {
+                tracing::error!(sink = self.worker.state.name, %error, "the sink waits; see \"When the journal is damaged\" in the README");
+                self.worker.status.set_error(error.to_string().into());
+                self.read_again = Some(Instant::now() + JOURNAL_RETRY);
+                break;
+            }
+            if let Some(attempt) = self.lanes.start() {
+                self.spawn(attempt);
+            } else if self.lanes.room() == 0 && self.lanes.read_to() < newest {
+                // Slots are free, but what is in memory belongs to lanes that are busy: others must not wait for them.
+                self.lanes.spill();
+            } else if !(self.lanes.read_to() < newest || self.parked > 0 && now_ms() >= self.next_due_ms) {
+                break;
+            }
+        }
+        self.worker.status.set_in_flight(self.lanes.in_flight());
+        self.show_health();
+    }
+
+    async fn read_fresh(&mut self, newest: u64) -> Result<(), ReadError> {
+        let limit = self.lanes.room().min(READ);
+        let blocked_at = (self.parked > 0).then_some(self.worker.state.number);
+        let page = self.worker.reader.after(self.lanes.read_to(), limit, blocked_at).await?;
+        if page.is_empty() {
+            // Retention or a purge left a gap.
+            self.lanes.skip_to(newest);
+        }
+        let now_ms = now_ms();
+        for fresh in page {
+            let wanted = match &fresh.row {
+                Row::Sound(stored) => self.worker.wants(stored),
+                Row::Damaged { seq, .. } => {
+                    self.report_damage(*seq);
+                    true
+                }
+            };
+            self.lanes.fresh(fresh, wanted, now_ms);
+        }
+        Ok(())
+    }
+
+    async fn load_due(&mut self, limit: usize) -> Result<(), ReadError> {
+        let now = now_ms();
+        // Lanes that memory still holds may stand in front of those that are wanted.
+        let limit = limit + self.lanes.remembered();
+        let horizon = now.saturating_add_unsigned(self.longest_wait().as_millis() as u64);
+        let (due, next) = self.worker.reader.due(self.worker.state.number, now, horizon, limit).await?;
+        let full = due.len() == limit;
+        let mut loaded = false;
+        for lane in due {
+            if self.lanes.may_load(lane.lane) {
+                self.load_chunk(lane.lane, lane.state, 0).await?;
+                loaded = true;
+            }
+        }
+        // Lanes that were passed over come back with the commit that memory waits for.
+        self.next_due_ms = if loaded || full { now } else { next.unwrap_or(i64::MAX).min(horizon) };
+        Ok(())
+    }
+
+    /// No lane waits longer: a time beyond it is a clock that jumped.
+    fn longest_wait(&self) -> Duration {
+        self.settings.retry.cap.max(retry::MAX_RETRY_AFTER)
+    }
+
+    async fn load_chunk(&mut self, lane: u64, state: LaneState, after: u64) -> Result<(), ReadError> {
+        match self.worker.reader.parked(self.worker.state.number, lane, after, CHUNK).await {
+            Ok((parked, more)) => {
+                for parked in &parked {
+                    if let Row::Damaged { seq, .. } = parked.row {
+                        self.report_damage(seq);
+                    }
+                }
+                self.lanes.load(lane, state, parked, more, now_ms());
+                Ok(())
+            }
+            Err(error) => {
+                if after > 0 {
+                    self.lanes.retry_chunk(lane);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn report_damage(&self, seq: u64) {
+        self.worker.metrics.dead.inc();
+        tracing::error!(
+            sink = self.worker.state.name,
+            seq,
+            "an event's bytes on disk are not those that were stored; it is not delivered and stands among the dead letters"
+        );
+    }
+
+    fn spawn(&mut self, attempt: Attempt) {
+        let relay = self.relay.clone();
+        self.attempts.spawn(async move {
+            let delivery = Delivery {
+                stored: attempt.stored.clone(),
+                attempt: attempt.state.attempts + 1,
+                replay: attempt.replay.clone(),
+            };
+            let started = Instant::now();
+            let outcome = relay.deliver(delivery).await;
+            (attempt, outcome, started.elapsed())
+        });
+    }
+
+    fn take_outcome(&mut self, joined: Result<(Attempt, Outcome, Duration), tokio::task::JoinError>) {
+        let (attempt, outcome, took) = match joined {
+            Ok(done) => done,
+            // The attempt's event would be in flight for ever: end the worker, and with it the process.
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        };
+        self.worker.metrics.seconds.observe(took.as_secs_f64());
+        let verdict = match outcome {
+            Outcome::Delivered => {
+                self.worker.metrics.delivered.inc();
+                if self.health.succeeded() {
+                    tracing::info!(sink = self.worker.state.name, "the sink takes events again");
+                }
+                Verdict::Delivered
+            }
+            Outcome::Failed(failure) => self.judge(&attempt, &failure),
+        };
+        self.lanes.finish(&attempt, verdict);
+        self.worker.status.set_in_flight(self.lanes.in_flight());
+    }
+
+    fn judge(&mut self, attempt: &Attempt, failure: &Failure) -> Verdict {
+        let (now, now_ms) = (Instant::now(), now_ms());
+        let was_paused = self.health.is_paused();
+        let alone = self.health.failed(attempt.stored.seq, now, &mut self.rng);
+        if let Some(wait) = asks_to_wait(failure) {
+            self.health.asked_to_wait(wait, now);
+        }
+        if self.health.is_paused() && !was_paused {
+            tracing::warn!(
+                sink = self.worker.state.name,
+                error = failure.error,
+                "the sink is paused and probed until it takes events again"
+            );
+        }
+        let old = &attempt.state;
+        let counts = retry::counts(failure.fault, alone);
+        let attempts = old.attempts.saturating_add(1);
+        let counted = old.counted + u32::from(counts);
+        // Only time that finhook spent waiting for a retry counts: no downtime, no jump of the clock.
+        let planned = (old.next_ms - old.last_ms).max(0) + i64::try_from(PROBE_CAP.as_millis()).unwrap_or(0);
+        let waited = if old.last_ms > 0 { (now_ms - old.last_ms).clamp(0, planned) } else { 0 };
+        let age_ms = old.age_ms + if counts { waited } else { 0 };
+        let situation = Situation {
+            failure,
+            attempt: if counts { counted } else { attempts },
+            tries: counted,
+            age: Duration::from_millis(age_ms.unsigned_abs()),
+            alone,
+            now_ms,
+        };
+        let mut policy = self.settings.retry.clone();
+        if !counts {
+            // The sink's fault: once it is back, nothing should wait for long.
+            policy.cap = policy.cap.min(PROBE_CAP);
+        }
+        let error: Arc<str> = failure.error.as_str().into();
+        self.worker.status.set_error(error.clone());
+        match retry::decide(&policy, &situation, &mut self.rng) {
+            Decision::Retry { at_ms } => {
+                self.worker.metrics.failed.inc();
+                self.next_due_ms = self.next_due_ms.min(at_ms);
+                let error = Some(error);
+                Verdict::Retry(LaneState { attempts, counted, age_ms, last_ms: now_ms, next_ms: at_ms, error })
+            }
+            Decision::Dead { reason } => {
+                self.worker.metrics.dead.inc();
+                let event = &attempt.stored.event;
+                tracing::error!(
+                    sink = self.worker.state.name,
+                    id = %event.id,
+                    attempts,
+                    reason,
+                    "dead letter: kept until `finhook sinks retry-dead` or `finhook events purge`"
+                );
+                Verdict::Dead { attempts, died_ms: now_ms, error: reason.into() }
+            }
+        }
+    }
+
+    fn show_health(&self) {
+        let unhealthy = self.health.is_paused();
+        self.worker.status.set_unhealthy(unhealthy);
+        self.worker.metrics.paused.set(i64::from(unhealthy || self.worker.status.is_paused()));
+    }
+
+    fn settle_if_due(&mut self) {
+        let idle = self.lanes.in_flight() == 0;
+        if self.settling.is_some() || !(idle || self.settled_at.elapsed() >= SETTLE_EVERY) {
+            return;
+        }
+        self.settled_at = Instant::now();
+        if let Some((number, settlement)) = self.lanes.take_settlement() {
+            self.parked += settlement.park.len() as i64 - settlement.done.len() as i64;
+            let settlement = Arc::new(settlement);
+            let commit = self.commit(settlement.clone());
+            self.settling = Some(Settling { number, settlement, commit });
+        }
+    }
+
+    fn commit(&self, settlement: Arc<Settlement>) -> Commit {
+        let (journal, sink) = (self.worker.journal.clone(), self.worker.state.number);
+        Box::pin(async move { journal.settle(sink, settlement).await })
+    }
+
+    async fn committed(&mut self, result: Result<(), WriteError>) {
+        let Some(settling) = self.settling.take() else { return };
+        match result {
+            Ok(()) => {
+                self.lanes.committed(settling.number);
+                if !settling.settlement.park.is_empty() || !settling.settlement.lanes.is_empty() {
+                    // Lanes that were passed over until now may be due.
+                    self.next_due_ms = 0;
+                }
+                self.worker.status.set_cursor(self.lanes.cursor());
+                self.worker.status.set_parked(self.parked);
+            }
+            Err(WriteError::Closed | WriteError::Failed) => {
+                // The process is about to end; what was not written down is delivered again.
+                tracing::debug!(sink = self.worker.state.name, "delivery state could not be written down");
+                let _ = self.worker.phase.wait_for(|phase| *phase == Phase::Stopping).await;
+            }
+            Err(error) => {
+                tracing::warn!(sink = self.worker.state.name, %error, "delivery state could not be written down; trying again");
+                let (journal, sink) = (self.worker.journal.clone(), self.worker.state.number);
+                let settlement = settling.settlement.clone();
+                let commit = Box::pin(async move {
+                    tokio::time::sleep(JOURNAL_RETRY).await;
+                    journal.settle(sink, settlement).await
+                });
+                self.settling = Some(Settling { commit, ..settling });
+            }
+        }
+    }
+
+    async fn obey(&mut self, command: Command) {
+        match command {
+            Command::Pause => self.worker.status.set_paused(true),
+            Command::Resume => {
+                self.worker.status.set_paused(false);
+                self.health.reopen();
+            }
+            Command::Wake => self.count_parked().await,
+            Command::Purged(events) => {
+                self.lanes.purge(&events);
+                self.count_parked().await;
+            }
+        }
+        self.show_health();
+    }
+
+    /// Counts what is on disk. Changes under way are committed first, so that none is counted twice.
+    async fn count_parked(&mut self) {
+        while self.settling.is_some() {
+            let result = committed(&mut self.settling).await;
+            self.committed(result).await;
+        }
+        self.next_due_ms = 0;
+        match self.worker.reader.count_parked(self.worker.state.number).await {
+            Ok(parked) => self.parked = parked,
+            // Assume that there are some: costs a look-up an event, no correctness.
+            Err(_) => self.parked = self.parked.max(1),
+        }
+        self.worker.status.set_parked(self.parked);
+    }
+
+    fn wake_at(&self) -> Instant {
+        let now = Instant::now();
+        let mut wake = now + MAX_SLEEP;
+        if self.settling.is_none() && self.lanes.in_flight() > 0 {
+            wake = wake.min((self.settled_at + SETTLE_EVERY).max(now));
+        }
+        if self.worker.status.is_paused() {
+            return wake;
+        }
+        if let Some(at) = self.read_again {
+            wake = wake.min(at);
+        }
+        let full = self.lanes.in_flight() >= self.settings.concurrency;
+        if self.parked > 0 && !full && !self.health.is_paused() {
+            let wait = u64::try_from(self.next_due_ms.saturating_sub(now_ms())).unwrap_or(0);
+            wake = wake.min(now + Duration::from_millis(wait.max(1)));
+        }
+        if let Some(at) = self.health.wakes_at()
+            && self.lanes.in_flight() == 0
+        {
+            wake = wake.min(at);
+        }
+        wake
+    }
+
+    /// The last settlement. Attempts under way are abandoned.
+    async fn finish(&mut self) {
+        self.attempts.shutdown().await;
+        while let Some(settling) = self.settling.take() {
+            if settling.commit.await.is_ok() {
+                self.lanes.committed(settling.number);
+            }
+        }
+        if let Some((_, settlement)) = self.lanes.take_settlement()
+            && let Err(error) = self.worker.journal.settle(self.worker.state.number, Arc::new(settlement)).await
+        {
+            tracing::warn!(sink = self.worker.state.name, %error, "the last progress was not written down; some events are delivered again");
+        }
+    }
+}
+
+/// How long a failed answer asks the whole sink to be left alone.
+fn asks_to_wait(failure: &Failure) -> Option<Duration> {
+    match failure.fault {
+        Fault::Throttled => Some(failure.retry_after.map_or(retry::MIN_RETRY_AFTER, retry::clamp_retry_after)),
+        Fault::Transient => failure.retry_after.map(retry::clamp_retry_after),
+        Fault::Unreachable | Fault::Rejected => None,
+    }
+}
+
+async fn committed(settling: &mut Option<Settling>) -> Result<(), WriteError> {
+    match settling {
+        Some(settling) => settling.commit.as_mut().await,
+        None => std::future::pending().await,
+    }
+}

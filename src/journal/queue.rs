@@ -1,0 +1,134 @@
+//! What waits for the writer: a bounded queue of events, and of other changes.
+//!
+//! The writer takes everything at once, so the lock is held for the length of a swap, and a producer wakes the writer
+//! only when it sleeps.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::{AppendError, Appended, WriteError};
+use crate::event::Event;
+
+/// Events that may wait for the writer at once.
+pub(super) const MAX_EVENTS: usize = 16 * 1024;
+/// Bytes of bodies that may wait for the writer at once.
+pub(super) const MAX_BYTES: usize = 64 * 1024 * 1024;
+/// Other changes that may wait: a few for each sink, and what operators ask for.
+const MAX_CHANGES: usize = 1024;
+
+/// Where the answer to an append goes.
+pub(super) type Reply = oneshot::Sender<Result<Appended, AppendError>>;
+
+/// An event that waits to be stored, and who waits for the answer.
+pub(super) struct Append {
+    pub(super) event: Event,
+    pub(super) reply: Reply,
+}
+
+/// A change that runs inside the writer's transaction and is answered after its commit.
+pub(super) trait Change: Send {
+    /// Runs in a savepoint of its own.
+    fn run(&mut self, connection: &Connection) -> rusqlite::Result<()>;
+    /// Called once, after the commit or with the reason why there was none.
+    fn answer(self: Box<Self>, committed: Result<(), WriteError>);
+}
+
+/// All that the writer takes at once.
+#[derive(Default)]
+pub(super) struct Work {
+    pub(super) appends: Vec<Append>,
+    pub(super) changes: Vec<Box<dyn Change>>,
+    bytes: usize,
+}
+
+impl Work {
+    fn is_empty(&self) -> bool {
+        self.appends.is_empty() && self.changes.is_empty()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.appends.clear();
+        self.changes.clear();
+        self.bytes = 0;
+    }
+}
+
+#[derive(Default)]
+struct State {
+    work: Work,
+    /// Set while the writer sleeps: only then is waking it worth a system call.
+    asleep: bool,
+    closed: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that runs under the lock can panic half way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn append(&self, append: Append) -> Result<(), AppendError> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(AppendError::Closed);
+        }
+        let bytes = state.work.bytes + append.event.body.len();
+        if state.work.appends.len() >= MAX_EVENTS || (bytes > MAX_BYTES && !state.work.appends.is_empty()) {
+            return Err(AppendError::Busy);
+        }
+        state.work.bytes = bytes;
+        state.work.appends.push(append);
+        self.notify(state);
+        Ok(())
+    }
+
+    /// Gives the change back when it can't be taken.
+    pub(super) fn change(&self, change: Box<dyn Change>) -> Result<(), (Box<dyn Change>, WriteError)> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err((change, WriteError::Closed));
+        }
+        if state.work.changes.len() >= MAX_CHANGES {
+            return Err((change, WriteError::Busy));
+        }
+        state.work.changes.push(change);
+        self.notify(state);
+        Ok(())
+    }
+
+    fn notify(&self, state: MutexGuard<'_, State>) {
+        let asleep = state.asleep;
+        drop(state);
+        if asleep {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Nothing more is taken in; what waits is still handed out.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.wake.notify_one();
+    }
+
+    /// Swaps what waits into `work`, which must be empty. Sleeps until there is something, or for `patience` at most.
+    /// False once the queue is closed and empty.
+    pub(super) fn take(&self, work: &mut Work, patience: Duration) -> bool {
+        let mut state = self.lock();
+        if state.work.is_empty() && !state.closed {
+            state.asleep = true;
+            state = self.wake.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner).0;
+            state.asleep = false;
+        }
+        std::mem::swap(&mut state.work, work);
+        !(state.closed && work.is_empty())
+    }
+}
