@@ -163,6 +163,9 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 #[cfg(test)]
+mod examples_tests;
+
+#[cfg(test)]
 mod tests {
     use clap::CommandFactory;
 
