@@ -30,13 +30,18 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let line = format!("configuration: {} ({}): {}; {}", self.key, self.origin, self.problem, self.fix);
-        for c in line.chars() {
-            // Keys, paths and values come from outside: a line break or an escape code among them must not get through.
-            if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
-        }
-        Ok(())
+        let Self { key, origin, problem, fix } = self;
+        f.write_str(&one_line(&format!("configuration: {key} ({origin}): {problem}; {fix}")))
     }
 }
 
 impl std::error::Error for Error {}
+
+/// Keys, paths and values come from outside: a line break or an escape code among them must not get through.
+pub(super) fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
+}

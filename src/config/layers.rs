@@ -5,19 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-use config::{Map, Source, Value, ValueKind};
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use config::{Map, ValueKind};
 
-use super::tree::{BUILT_IN, Table, VARIABLE};
+use super::layer::Layer;
+use super::tree::Table;
 use super::{Config, Error, sections};
 
 /// The built-in layer, which documents every key.
 const DEFAULT: &str = include_str!("../../config/default.toml");
-/// What variables that hold configuration begin with.
-const PREFIX: &str = "FINHOOK__";
 /// Larger files are surely not configuration.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
@@ -31,7 +29,7 @@ pub struct Loaded {
 }
 
 /// Everything outside of the binary that the configuration is made from.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Inputs {
     /// A TOML file, or a directory with `default.toml` and `NAME.toml`.
     pub path: Option<PathBuf>,
@@ -41,6 +39,15 @@ pub struct Inputs {
     pub env_name: Option<OsString>,
     /// Environment variables; those that don't begin with `FINHOOK__` are not looked at.
     pub vars: Vec<(OsString, OsString)>,
+}
+
+impl fmt::Debug for Inputs {
+    /// Without the variables: there are secrets among them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, path_from, env_name, vars: _ } = self;
+        let mut shown = f.debug_struct("Inputs");
+        shown.field("path", path).field("path_from", path_from).field("env_name", env_name).finish_non_exhaustive()
+    }
 }
 
 impl Inputs {
@@ -67,8 +74,7 @@ impl Inputs {
             layers.push(Layer::from_toml(&text, Some(&file))?);
         }
         layers.push(Layer::from_vars(&self.vars)?);
-        let user: Vec<Layer> = layers[1..].to_vec();
-        let built_in_fin = !user.iter().any(|layer| layer.tables.contains_key("endpoints.fin"));
+        let built_in_fin = !layers[1..].iter().any(|layer| layer.tables.contains_key("endpoints.fin"));
         sections::config(merge(layers)?, built_in_fin)
     }
 
@@ -115,152 +121,6 @@ fn merge(layers: Vec<Layer>) -> Result<Table, Error> {
     match merged.cache.kind {
         ValueKind::Table(entries) => Ok(Table::root(entries, tables)),
         _ => Ok(Table::root(Map::new(), tables)),
-    }
-}
-
-/// One layer: values with their origins, and the origins of the tables, which merging would lose.
-#[derive(Debug, Clone, Default)]
-struct Layer {
-    entries: Map<String, Value>,
-    tables: BTreeMap<String, String>,
-}
-
-impl Source for Layer {
-    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
-        Box::new(self.clone())
-    }
-
-    fn collect(&self) -> Result<Map<String, Value>, config::ConfigError> {
-        Ok(self.entries.clone())
-    }
-}
-
-impl Layer {
-    /// `file` is `None` for the built-in layer.
-    fn from_toml(text: &str, file: Option<&Path>) -> Result<Self, Error> {
-        let lines = Lines { text, file };
-        let table = DeTable::parse(text).map_err(|e| {
-            let origin = lines.origin(e.span().map_or(0, |span| span.start));
-            // The error's own `Display` quotes the line, which may hold a secret.
-            Error::new("configuration", origin, format!("is not TOML: {}", e.message()), "correct the syntax")
-        })?;
-        let mut layer = Self::default();
-        for (key, value) in table.get_ref() {
-            let origin = lines.origin(key.span().start);
-            // The `config` crate takes a key at the top for a path, such as `a.b[1]`.
-            plain(key.get_ref(), &origin)?;
-            let value = layer.value(key.get_ref(), &origin, value, &lines)?;
-            layer.entries.insert(key.get_ref().to_string(), value);
-        }
-        Ok(layer)
-    }
-
-    fn value(
-        &mut self,
-        path: &str,
-        origin: &str,
-        value: &Spanned<DeValue<'_>>,
-        lines: &Lines<'_>,
-    ) -> Result<Value, Error> {
-        let kind = match value.get_ref() {
-            DeValue::String(text) => ValueKind::String(text.to_string()),
-            DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
-                Ok(number) => ValueKind::I64(number),
-                Err(_) => return Err(Error::new(path, origin, "the number is too large", "use a smaller one")),
-            },
-            DeValue::Boolean(yes) => ValueKind::Boolean(*yes),
-            // No key takes one of these. As a kind that none of the typed readers accepts, each is refused there.
-            DeValue::Float(_) | DeValue::Datetime(_) => ValueKind::Nil,
-            DeValue::Array(items) => {
-                let mut values = Vec::new();
-                for (n, item) in items.iter().enumerate() {
-                    let origin = lines.origin(item.span().start);
-                    values.push(self.value(&format!("{path}[{n}]"), &origin, item, lines)?);
-                }
-                ValueKind::Array(values)
-            }
-            DeValue::Table(table) => {
-                self.tables.insert(path.to_owned(), origin.to_owned());
-                let mut entries = Map::new();
-                for (key, value) in table {
-                    let origin = lines.origin(key.span().start);
-                    let path = format!("{path}.{}", key.get_ref());
-                    entries.insert(key.get_ref().to_string(), self.value(&path, &origin, value, lines)?);
-                }
-                ValueKind::Table(entries)
-            }
-        };
-        Ok(Value::new(Some(&origin.to_owned()), kind))
-    }
-
-    fn from_vars(vars: &[(OsString, OsString)]) -> Result<Self, Error> {
-        let mut sorted = BTreeMap::new();
-        for (name, value) in vars {
-            let name = name.to_string_lossy();
-            let Some(path) = name.strip_prefix(PREFIX) else { continue };
-            let origin = format!("{VARIABLE}{name}");
-            let path = path.to_lowercase();
-            let Some(value) = value.to_str() else {
-                return Err(Error::new(path.replace("__", "."), origin, "the value is not UTF-8", "use UTF-8"));
-            };
-            sorted.insert(path, (origin, value.to_owned()));
-        }
-        let mut layer = Self::default();
-        for (path, (origin, value)) in sorted {
-            let mut keys: Vec<String> = path.split("__").map(str::to_owned).collect();
-            // A shell's variables can't hold the hyphens of a header's name.
-            if keys.len() == 4 && keys[0] == "sinks" && keys[2] == "headers" {
-                keys[3] = keys[3].replace('_', "-");
-            }
-            plain(&keys[0], &origin)?;
-            layer.insert(&keys, &origin, value)?;
-        }
-        Ok(layer)
-    }
-
-    fn insert(&mut self, keys: &[String], origin: &str, value: String) -> Result<(), Error> {
-        let path = keys.join(".");
-        let clash = || {
-            let fix = "unset one of them";
-            Error::new(path.clone(), origin, "other variables set this key as a value, or keys inside of it", fix)
-        };
-        let Some((last, parents)) = keys.split_last() else { return Ok(()) };
-        let mut entries = &mut self.entries;
-        for (n, key) in parents.iter().enumerate() {
-            self.tables.insert(keys[..=n].join("."), origin.to_owned());
-            let table = Value::new(Some(&origin.to_owned()), ValueKind::Table(Map::new()));
-            match &mut entries.entry(key.clone()).or_insert(table).kind {
-                ValueKind::Table(inner) => entries = inner,
-                _ => return Err(clash()),
-            }
-        }
-        if entries.contains_key(last) {
-            return Err(clash());
-        }
-        entries.insert(last.clone(), Value::new(Some(&origin.to_owned()), ValueKind::String(value)));
-        Ok(())
-    }
-}
-
-/// Refuses keys at the top that the `config` crate would take for a path.
-fn plain(key: &str, origin: &str) -> Result<(), Error> {
-    if !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')) {
-        return Ok(());
-    }
-    Err(Error::new(key, origin, "unknown key", "remove it"))
-}
-
-struct Lines<'a> {
-    text: &'a str,
-    file: Option<&'a Path>,
-}
-
-impl Lines<'_> {
-    fn origin(&self, offset: usize) -> String {
-        let Some(file) = self.file else { return BUILT_IN.into() };
-        let before = self.text.as_bytes().get(..offset).unwrap_or_default();
-        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
-        format!("{}, line {line}", file.display())
     }
 }
 
@@ -343,6 +203,26 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_variable_configures_no_endpoint() {
+        let vars = [
+            ("FINHOOK__ENDPOINTS__EU__SIGNING_SECRETS", "0123456789abcdef"),
+            ("FINHOOK__ENDPOINTS__FIN__SIGNING_SECRETS", ""),
+        ];
+        assert_eq!(with_vars(&vars).unwrap().config.endpoints.keys().collect::<Vec<_>>(), ["eu"]);
+        assert!(secrets(&with_vars(&vars[1..]).unwrap(), "fin").is_empty());
+    }
+
+    #[test]
+    fn the_debug_output_of_everything_that_holds_secrets_shows_none() {
+        let secret = "hunter2-hunter2-hunter2";
+        let vars = [("FINHOOK__ADMIN__TOKEN", secret), ("FINHOOK__ENDPOINTS__FIN__SIGNING_SECRETS", secret)];
+        let inputs = Inputs { vars: vars.map(|(name, value)| (name.into(), value.into())).into(), ..Inputs::default() };
+        let layer = Layer::from_vars(&inputs.vars).unwrap();
+        let shown = format!("{inputs:?} {layer:?} {:?}", inputs.load().unwrap());
+        assert!(shown.contains("0.0.0.0:8080") && !shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
     fn values_of_variables_are_never_guessed_to_be_numbers() {
         let loaded = with_vars(&[("FINHOOK__ENDPOINTS__FIN__SIGNING_SECRETS", "00123,1e9, true")]).unwrap();
         assert_eq!(secrets(&loaded, "fin"), ["00123", "1e9", "true"]);
@@ -364,6 +244,8 @@ mod tests {
     fn variables_that_set_a_key_and_what_is_inside_of_it_are_refused() {
         let error = with_vars(&[("FINHOOK__SERVER", "x"), ("FINHOOK__SERVER__BIND", "127.0.0.1:0")]).unwrap_err();
         assert_eq!(error.origin, "variable FINHOOK__SERVER__BIND");
+        let error = with_vars(&[("FINHOOK__SERVER__BIND", "x"), ("FINHOOK__server__BIND", "y")]).unwrap_err();
+        assert_eq!(error.key, "server.bind");
     }
 
     proptest! {

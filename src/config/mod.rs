@@ -2,7 +2,7 @@
 //!
 //! Precedence: built-in `config/default.toml` < files < environment `FINHOOK__SECTION__KEY`.
 //!
-//! - `layers`: the three layers, each value with its origin, merged by the `config` crate;
+//! - `layer`, `layers`: built-in, files, environment, each value with its origin, merged by the `config` crate;
 //! - `tree`: typed reading of the merged tree; what nobody asked for is an unknown key;
 //! - `sections`, `sinks`, `secrets`: one section after the other, from the tree to the types below;
 //! - `across`: what no section can see alone (two writers of one file, two endpoints on one path);
@@ -13,6 +13,7 @@
 
 mod across;
 mod error;
+mod layer;
 mod layers;
 mod relay_url;
 mod render;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use url::Url;
 
+use super::error::one_line;
 use super::layers::Loaded;
 use super::tree::{Field, Table};
 use super::{Admin, Config, Endpoint, Error, Gateway, Journal, Log, LogFormat, Server, across, secrets, sinks};
@@ -37,6 +38,7 @@ pub(super) fn config(mut root: Table, built_in_fin: bool) -> Result<Loaded, Erro
         warnings.push("sinks: none is enabled, so events are stored but delivered nowhere".into());
     }
     let config = Config { log, server, admin, endpoints, journal, sinks, disabled_sinks, gateway };
+    let warnings = warnings.iter().map(|warning| one_line(warning)).collect();
     Ok(Loaded { config, warnings })
 }
 

@@ -264,3 +264,29 @@ fn healthcheck_succeeds_only_when_ready() {
     let sandbox = Sandbox::new().var("FINHOOK__ADMIN__BIND", &nobody().to_string());
     assert_eq!(sandbox.run(&["healthcheck"]).code, 1);
 }
+
+/// A receiver that can't open its journal: it logs that, and ends.
+fn failing() -> Sandbox {
+    let listeners =
+        Sandbox::new().var("FINHOOK__SERVER__BIND", "127.0.0.1:0").var("FINHOOK__ADMIN__BIND", "127.0.0.1:0");
+    listeners.file("file", "").var("FINHOOK__JOURNAL__PATH", "file/finhook.db")
+}
+
+#[test]
+fn the_log_is_json_on_stderr_unless_text_is_asked_for() {
+    let done = failing().run(&["serve"]);
+    assert_eq!((done.code, done.stdout.as_str()), (1, ""), "{}", done.stderr);
+    let lines: Vec<Value> = done.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for line in &lines {
+        for key in ["timestamp", "level", "message"] {
+            assert!(line[key].is_string(), "{key} is missing in {line}");
+        }
+    }
+    assert!(lines.iter().any(|line| line["level"] == "WARN"), "the configuration's warning is not logged");
+    assert!(lines.iter().any(|line| line["level"] == "ERROR"), "the failure is not logged");
+
+    let done = failing().var("FINHOOK__LOG__FORMAT", "text").run(&["serve"]);
+    assert!(done.stderr.contains("ERROR") && !done.stderr.contains("{\""), "{}", done.stderr);
+    let done = failing().var("FINHOOK__LOG__LEVEL", "error").run(&["serve"]);
+    assert!(done.stderr.contains("ERROR") && !done.stderr.contains("WARN"), "{}", done.stderr);
+}
