@@ -21,7 +21,8 @@ use tokio::task::JoinSet;
 
 use crate::admin::{self, Readiness, Stage};
 use crate::config::Config;
-use crate::dispatch::Phase;
+use crate::dispatch::{Phase, now_ms};
+use crate::journal::retention::Retention;
 use crate::journal::{self, Journal};
 use crate::metrics::Metrics;
 use crate::source::http::Listener;
@@ -119,6 +120,8 @@ impl App {
                 client_secret: settings.client_secret.as_ref().map(ClientSecret::new),
             });
         }
+        let retention = Retention::new(journal.clone(), journal.reader()?, &config.journal);
+        background.spawn(retention.run(now_ms));
         let receiver = Receiver::new(endpoints, journal.clone(), config.journal.dedupe_window);
         let paths: Vec<(&str, &str)> =
             config.endpoints.iter().map(|(name, endpoint)| (name.as_str(), endpoint.path.as_str())).collect();

@@ -8,6 +8,7 @@
 //! | `lanes` | a row for each conversation of a sink that has undelivered events behind its cursor, with its retry state |
 //! | `parked` | those events |
 //! | `dead` | events given up on |
+//! | `marks` | how far every sink was, and when: tells what is past its retention |
 //! | `meta` | `next_seq`: never smaller than any number given out before, so that none is reused |
 //!
 //! `events` and `ids` grow at their right edge only: nothing random is indexed on the way to a 200.
@@ -90,6 +91,7 @@ CREATE TABLE dead (
   PRIMARY KEY (sink, seq)
 ) WITHOUT ROWID;
 CREATE INDEX dead_by_seq ON dead (seq);
+CREATE TABLE marks (at_ms INTEGER PRIMARY KEY, cursor INTEGER NOT NULL);
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO meta VALUES ('next_seq', 1);
 ";
