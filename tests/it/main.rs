@@ -9,4 +9,5 @@ mod listener;
 mod packaging;
 mod sinks;
 mod support;
+mod timing;
 mod vectors;
