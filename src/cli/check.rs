@@ -18,7 +18,19 @@ Examples:
 pub(super) struct Args {}
 
 pub(super) fn run(_: Args, global: &Global) -> Result<ExitCode, Failure> {
-    let Loaded { config, warnings } = global.load()?;
+    let Loaded { config, mut warnings } = global.load()?;
+    // The receiver itself logs this when it starts.
+    let waiting = config.endpoints.iter().filter(|(_, endpoint)| endpoint.signing_secrets.is_empty());
+    warnings.extend(waiting.map(|(name, endpoint)| {
+        let fix = match &endpoint.signing_secrets_file {
+            Some(file) => format!("put it into {}", file.display()),
+            None => {
+                let var = format!("FINHOOK__ENDPOINTS__{}__SIGNING_SECRETS", name.to_uppercase());
+                format!("set endpoints.{name}.signing_secrets_file, or {var}")
+            }
+        };
+        format!("endpoints.{name} has no signing secret yet, so POST will be answered with 503; {fix}")
+    }));
     for warning in warnings {
         writeln!(std::io::stderr(), "finhook: warning: {warning}")?;
     }

@@ -223,6 +223,24 @@ mod tests {
     }
 
     #[test]
+    fn of_a_secret_in_a_file_the_line_end_is_trimmed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        for contents in ["0012 3", "0012 3\n", "0012 3\r\n"] {
+            let file = dir.path().join("secret");
+            std::fs::write(&file, contents).unwrap();
+            let file = file.to_str().unwrap();
+            let vars = [
+                ("FINHOOK__ENDPOINTS__FIN__CLIENT_SECRET_FILE", file),
+                ("FINHOOK__ENDPOINTS__FIN__SIGNING_SECRETS_FILE", file),
+            ];
+            let loaded = with_vars(&vars).unwrap();
+            assert_eq!(secrets(&loaded, "fin"), ["0012 3"]);
+            let client_secret = loaded.config.endpoints["fin"].client_secret.clone().unwrap();
+            assert_eq!(client_secret.expose_secret(), "0012 3");
+        }
+    }
+
+    #[test]
     fn values_of_variables_are_never_guessed_to_be_numbers() {
         let loaded = with_vars(&[("FINHOOK__ENDPOINTS__FIN__SIGNING_SECRETS", "00123,1e9, true")]).unwrap();
         assert_eq!(secrets(&loaded, "fin"), ["00123", "1e9", "true"]);

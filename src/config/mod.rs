@@ -32,7 +32,6 @@ use secrecy::SecretString;
 pub use error::Error;
 pub use layers::{Inputs, Loaded};
 pub use relay_url::RelayUrl;
-pub use secrets::{SecretsFileError, read_signing_secrets};
 
 /// The whole, validated configuration.
 #[derive(Debug, Clone)]

@@ -1,8 +1,9 @@
 //! Secrets: given as a value, or in a file named by the key's twin that ends in `_file`; never both.
 //!
-//! Of a file's contents the line ends at its end are trimmed, nothing else.
+//! Of a file's contents the line ends at its end are trimmed, nothing else. Files of signing secrets are read by
+//! [`crate::verify::rotation`], which also reads them again when they change.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
@@ -10,45 +11,10 @@ use secrecy::{ExposeSecret, SecretString};
 use super::Error;
 use super::tree::{Field, Table};
 use crate::verify::SHORT_SECRET;
+use crate::verify::rotation::{self, Problem};
 
 /// Larger files are surely not secrets.
 const MAX_FILE_BYTES: u64 = 64 << 10;
-
-/// Why a file of signing secrets can't be used; never with what it contains.
-#[derive(Debug, thiserror::Error)]
-pub enum SecretsFileError {
-    /// It is there, but can't be read.
-    #[error("can't read the file: {0}")]
-    Io(#[from] std::io::Error),
-    /// It is not text.
-    #[error("the file is not UTF-8")]
-    NotUtf8,
-    /// One of its lines holds nothing.
-    #[error("line {0} of the file is empty")]
-    EmptyLine(usize),
-}
-
-/// The secrets in a file, one a line; none when it is empty or not there yet.
-///
-/// # Errors
-/// When the file is there but can't be read (a directory, no permission, over 64 KiB), is not UTF-8, or has an empty
-/// line before its end.
-pub fn read_signing_secrets(file: &Path) -> Result<Vec<SecretString>, SecretsFileError> {
-    let bytes = match read_bounded(file, MAX_FILE_BYTES) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other?,
-    };
-    let text = String::from_utf8(bytes).map_err(|_| SecretsFileError::NotUtf8)?;
-    let text = text.trim_end_matches(['\r', '\n']);
-    if text.is_empty() {
-        return Ok(Vec::new());
-    }
-    let lines = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
-    let secret = |(n, line): (usize, &str)| {
-        if line.trim().is_empty() { Err(SecretsFileError::EmptyLine(n + 1)) } else { Ok(SecretString::from(line)) }
-    };
-    lines.enumerate().map(secret).collect()
-}
 
 /// The contents of a file that must not be larger than `max` bytes.
 pub(super) fn read_bounded(file: &Path, max: u64) -> std::io::Result<Vec<u8>> {
@@ -117,19 +83,13 @@ pub(super) fn single(
     }
 }
 
-/// What is given for `signing_secrets`: secrets known by now, and the file to watch.
+/// What is given for `signing_secrets`: the secrets known by now, of which there may be none, and the file to watch.
 pub(super) fn signing_secrets(
     table: &mut Table,
     warnings: &mut Vec<String>,
 ) -> Result<(Vec<SecretString>, Option<PathBuf>), Error> {
-    let fix_waiting = "POST is answered with 503 until there is one";
     match twin(table, "signing_secrets", "signing_secrets_file")? {
-        Twin::Neither => {
-            let key = table.key("signing_secrets");
-            let var = format!("FINHOOK__{}", key.to_uppercase().replace('.', "__"));
-            warnings.push(format!("{key} is not set: {fix_waiting}; set it, {key}_file or {var}"));
-            Ok((Vec::new(), None))
-        }
+        Twin::Neither => Ok((Vec::new(), None)),
         Twin::Value(field) => {
             let mut secrets = Vec::new();
             for item in field.list()? {
@@ -141,14 +101,17 @@ pub(super) fn signing_secrets(
         }
         Twin::File(field) => {
             let path = PathBuf::from(field.text()?);
-            let secrets = read_signing_secrets(&path).map_err(|e| {
-                let problem = format!("{}: {e}", path.display());
-                field.error(problem, "name a readable file with one secret a line; it may be missing until it is known")
-            })?;
-            if secrets.is_empty() {
-                let shown = path.display();
-                warnings.push(format!("{} ({}): {shown} holds no secret yet: {fix_waiting}", field.key, field.origin));
-            }
+            let secrets = match rotation::read(&path) {
+                Ok(secrets) => secrets,
+                // The endpoint waits for its secret.
+                Err(Problem::Empty | Problem::Unreadable(ErrorKind::NotFound)) => Vec::new(),
+                Err(problem) => {
+                    let problem = format!("{}: {problem}", path.display());
+                    return Err(
+                        field.error(problem, "or name another file; it may be missing until the secret is known")
+                    );
+                }
+            };
             for secret in &secrets {
                 warn_if_short(secret, &field, warnings);
             }
@@ -189,43 +152,5 @@ fn warn_if_short(secret: &SecretString, field: &Field, warnings: &mut Vec<String
     if secret.expose_secret().len() < SHORT_SECRET {
         let (key, origin) = (&field.key, &field.origin);
         warnings.push(format!("{key} ({origin}): a secret has fewer than {SHORT_SECRET} bytes, which may be guessed"));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn read(contents: &[u8]) -> Result<Vec<String>, SecretsFileError> {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), contents).unwrap();
-        let secrets = read_signing_secrets(file.path())?;
-        Ok(secrets.iter().map(|s| s.expose_secret().to_owned()).collect())
-    }
-
-    #[test]
-    fn a_file_holds_one_secret_a_line_and_only_line_ends_are_trimmed() {
-        assert_eq!(read(b"one\ntwo\n").unwrap(), ["one", "two"]);
-        assert_eq!(read(b"one\r\ntwo\r\n").unwrap(), ["one", "two"]);
-        assert_eq!(read(b" spaces matter ").unwrap(), [" spaces matter "]);
-        assert_eq!(read(b"00123\n\n").unwrap(), ["00123"]);
-    }
-
-    #[test]
-    fn an_empty_or_missing_file_holds_no_secret_yet() {
-        assert!(read(b"").unwrap().is_empty());
-        assert!(read(b"\n").unwrap().is_empty());
-        let dir = tempfile::tempdir().unwrap();
-        assert!(read_signing_secrets(&dir.path().join("not/yet")).unwrap().is_empty());
-    }
-
-    #[test]
-    fn an_empty_line_a_directory_and_other_than_text_are_refused() {
-        assert!(matches!(read(b"one\n\ntwo\n"), Err(SecretsFileError::EmptyLine(2))));
-        assert!(matches!(read(b"one\n  \ntwo"), Err(SecretsFileError::EmptyLine(2))));
-        assert!(matches!(read(b"\xff\xfe"), Err(SecretsFileError::NotUtf8)));
-        assert!(matches!(read(&vec![b'x'; 70_000]), Err(SecretsFileError::Io(_))));
-        assert!(matches!(read_signing_secrets(Path::new("/")), Err(SecretsFileError::Io(_))));
     }
 }

@@ -265,10 +265,11 @@ fn healthcheck_succeeds_only_when_ready() {
     assert_eq!(sandbox.run(&["healthcheck"]).code, 1);
 }
 
-/// A receiver that can't open its journal: it logs that, and ends.
+/// A receiver that warns of a short secret and can't open its journal: it logs that, and ends.
 fn failing() -> Sandbox {
     let listeners =
         Sandbox::new().var("FINHOOK__SERVER__BIND", "127.0.0.1:0").var("FINHOOK__ADMIN__BIND", "127.0.0.1:0");
+    let listeners = listeners.var("FINHOOK__ENDPOINTS__FIN__SIGNING_SECRETS", "short");
     listeners.file("file", "").var("FINHOOK__JOURNAL__PATH", "file/finhook.db")
 }
 
