@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod fin_fake;
 mod hostile_http;
+mod journal;
 mod listener;
 mod packaging;
 mod sinks;

@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub mod command;
+pub mod events;
 pub mod intake;
 pub mod raw;
 pub mod receiver;
