@@ -66,3 +66,14 @@ fn in_child(test: &str, directory: &std::path::Path, mut command: Command) -> Op
     assert!(text.contains("1 passed"), "the test is not called {test}:\n{text}");
     None
 }
+
+/// For [`in_child`]: with mounts of its own, which `script` makes.
+fn in_own_mounts(script: &str) -> Command {
+    let id = Command::new("id").arg("-u").output().unwrap();
+    let mut command = Command::new("unshare");
+    if id.stdout != b"0\n" {
+        command.args(["--user", "--map-root-user"]);
+    }
+    command.args(["--mount", "--", "sh", "-c", &format!("{script} && exec \"$@\""), "sh"]);
+    command
+}

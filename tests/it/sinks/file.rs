@@ -8,18 +8,13 @@ use finhook::sink::Batch;
 use finhook::sink::file::Archive;
 use finhook::sink::log::Log;
 
-use super::{in_child, numbered};
+use super::{in_child, in_own_mounts, numbered};
 
 /// Needs `unshare` and `mount` (util-linux), and to be root or allowed to make user namespaces.
 #[test]
 fn on_a_full_disk_no_half_line_stays_and_the_batch_is_written_when_there_is_room() {
     let directory = tempfile::tempdir().unwrap();
-    let mut command = Command::new("unshare");
-    if !is_root() {
-        command.args(["--user", "--map-root-user"]);
-    }
-    let mount = "mount -t tmpfs -o size=128k tmpfs \"$FINHOOK_TEST_CHILD\" && exec \"$@\"";
-    command.args(["--mount", "--", "sh", "-c", mount, "sh"]);
+    let command = in_own_mounts("mount -t tmpfs -o size=128k tmpfs \"$FINHOOK_TEST_CHILD\"");
     let name = "sinks::file::on_a_full_disk_no_half_line_stays_and_the_batch_is_written_when_there_is_room";
     let Some(disk) = in_child(name, directory.path(), command) else { return };
 
@@ -39,6 +34,56 @@ fn on_a_full_disk_no_half_line_stays_and_the_batch_is_written_when_there_is_room
     fs::remove_file(filler).unwrap();
     archive.write(&batch[2..]).unwrap();
     assert_eq!(seqs(&config), (1..=10).collect::<Vec<_>>());
+}
+
+/// Needs `strace`.
+#[test]
+fn when_a_batch_is_reported_written_its_lines_and_the_names_of_its_files_are_synced() {
+    let directory = tempfile::tempdir().unwrap();
+    let trace = directory.path().join("trace");
+    let mut command = Command::new("strace");
+    command
+        .args(["-f", "-y", "-s", "0", "-e", "trace=/^(write|fdatasync|fsync|openat|rename.*|mkdir.*)$", "-o"])
+        .arg(&trace);
+    let name = "sinks::file::when_a_batch_is_reported_written_its_lines_and_the_names_of_its_files_are_synced";
+    if let Some(directory) = in_child(name, directory.path(), command) {
+        // The third batch, of two lines, is split by a rotation.
+        let path = directory.join("new/events.ndjson");
+        let mut archive = Archive::open(&FileSink { path, rotate_bytes: 35 * 1024, keep: 3 }).unwrap();
+        for batch in [1..=1, 2..=2, 3..=4] {
+            archive.write(&batch.map(|seq| numbered(seq, &body(seq))).collect::<Vec<_>>()).unwrap();
+            fs::write(directory.join("reported"), "").unwrap();
+        }
+        return;
+    }
+
+    let trace = fs::read_to_string(trace).unwrap();
+    let (mut unsynced, mut writes, mut renames, mut creations, mut reports) = (Vec::new(), 0, 0, 0, 0);
+    for call in trace.lines().filter(|line| !line.contains("ENOENT")) {
+        if call.contains("write(") && call.contains("/new/events.ndjson>") {
+            writes += 1;
+            unsynced.push("data");
+        } else if call.contains("fdatasync(") && call.contains("/new/events.ndjson>") {
+            unsynced.retain(|what| *what != "data");
+        } else if call.contains("rename") && call.contains("events.ndjson.1\"") {
+            assert!(!unsynced.contains(&"data"), "rotated before it was synced");
+            renames += 1;
+            unsynced.push("name");
+        } else if call.contains("openat(") && call.contains("O_CREAT") && call.contains("/new/events.ndjson\"") {
+            creations += 1;
+            unsynced.push("name");
+        } else if call.contains("fsync(") && call.contains("/new>") {
+            unsynced.retain(|what| *what != "name");
+        } else if call.contains("mkdir") && call.contains("/new\"") {
+            unsynced.push("directory");
+        } else if call.contains("fsync(") && call.contains(&format!("{}>", directory.path().display())) {
+            unsynced.retain(|what| *what != "directory");
+        } else if call.contains("openat(") && call.contains("/reported\"") {
+            assert!(unsynced.is_empty(), "reported before it was synced: {unsynced:?}\n{trace}");
+            reports += 1;
+        }
+    }
+    assert_eq!((writes, renames, creations, reports), (4, 1, 2, 3), "{trace}");
 }
 
 #[test]
@@ -62,9 +107,4 @@ fn seqs(config: &FileSink) -> Vec<u64> {
         line["userid"].as_str().unwrap().parse().unwrap()
     };
     text.lines().map(seq).collect()
-}
-
-fn is_root() -> bool {
-    let id = Command::new("id").arg("-u").output().unwrap();
-    id.stdout.starts_with(b"0\n")
 }

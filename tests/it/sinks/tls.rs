@@ -14,7 +14,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ServerConfig, crypto};
 
 use super::http::{failure, relay};
-use super::{delivery, in_child};
+use super::{delivery, in_child, in_own_mounts};
 use crate::support::receiver::Receiver;
 
 const BODY: &str = "{\"event_name\":\"x\"}";
@@ -99,6 +99,24 @@ fn a_certificate_of_an_authority_that_the_system_trusts_is_accepted_and_others_a
             assert!(failure.error.contains(words), "{}", failure.error);
             assert!(server.received().is_empty(), "nothing was sent");
         }
+    });
+}
+
+/// Needs `unshare` and `mount` (util-linux), and to be root or allowed to make user namespaces.
+#[test]
+fn ca_certificates_crt_alone_is_enough_as_in_a_small_image() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = in_own_mounts("mount -t tmpfs tmpfs /etc/ssl && mkdir /etc/ssl/certs");
+    command.env_remove("SSL_CERT_FILE").env_remove("SSL_CERT_DIR");
+    let name = "sinks::tls::ca_certificates_crt_alone_is_enough_as_in_a_small_image";
+    if in_child(name, directory.path(), command).is_none() {
+        return;
+    }
+    let (certificate, issuer) = authority();
+    write_pem(Path::new("/etc/ssl/certs/ca-certificates.crt"), &certificate);
+    run(async {
+        let server = server(Some(&issuer), |_| {}).await;
+        assert_eq!(relay(&server.url()).deliver(delivery(BODY)).await, Outcome::Delivered);
     });
 }
 
