@@ -4,7 +4,8 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Moves `path` out of the way and drops what is beyond the newest `keep` rotated files, durably.
+/// Moves `path` out of the way and drops what is beyond the newest `keep` rotated files. The new file's creation,
+/// which follows, makes both durable.
 ///
 /// A crash or an error in between leaves a gap in the numbers and loses nothing: the next rotation fills it.
 pub(super) fn rotate(path: &Path, keep: u32) -> io::Result<()> {
@@ -27,7 +28,7 @@ pub(super) fn rotate(path: &Path, keep: u32) -> io::Result<()> {
         fs::remove_file(numbered(path, beyond))?;
         beyond = beyond.saturating_add(1);
     }
-    sync_directory(directory(path))
+    Ok(())
 }
 
 /// Makes creations, renames and removals in a directory durable.
