@@ -119,15 +119,6 @@ pub fn clamp_retry_after(asked: Duration) -> Duration {
     asked.clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER)
 }
 
-/// How long to wait for a retry that is due at `at_ms`.
-///
-/// Never longer than any decision made now could ask for: if the clock was set back, the wait ends all the same.
-#[must_use]
-pub fn remaining(policy: &Retry, at_ms: i64, now_ms: i64) -> Duration {
-    let wait = u64::try_from(at_ms.saturating_sub(now_ms)).unwrap_or(0);
-    Duration::from_millis(wait).min(policy.cap.max(MAX_RETRY_AFTER))
-}
-
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
