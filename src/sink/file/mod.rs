@@ -29,8 +29,8 @@ use super::cloudevent::append_json;
 use super::{Batch, Delivery};
 use crate::config::FileSink;
 
-/// Buffer space that is kept from one batch to the next, in bytes.
-const KEPT_CAPACITY: usize = 4 << 20;
+/// Bytes gathered before they are written; a batch that is longer takes several writes, and one sync.
+const GATHER: usize = 4 << 20;
 
 /// Appends events to a file and rotates it.
 #[derive(Debug)]
@@ -48,8 +48,10 @@ pub struct Archive {
 #[derive(Debug)]
 struct Open {
     file: File,
-    /// Where the file ends: behind the last line that is on disk.
+    /// Where the lines end that are on disk.
     len: u64,
+    /// Bytes written behind that, and not yet synced.
+    unsynced: u64,
     device: u64,
     inode: u64,
 }
@@ -94,24 +96,24 @@ impl Archive {
         }
     }
 
-    /// Appends `self.lines` durably. After an error the file is as long as before, or closed.
-    fn append(&mut self) -> io::Result<()> {
+    /// Appends `self.lines`, and if asked to syncs all since the last sync. After an error the file is as long as it was
+    /// then, or closed.
+    fn append(&mut self, sync: bool) -> io::Result<()> {
         let Some(open) = &mut self.open else { return Err(io::Error::other("the file is not open")) };
-        if self.lines.is_empty() {
-            return Ok(());
+        let mut written = open.file.write_all(&self.lines);
+        open.unsynced += self.lines.len() as u64;
+        self.lines.clear();
+        if sync && open.unsynced > 0 {
+            written = written.and_then(|()| open.file.sync_data());
         }
-        let written = open.file.write_all(&self.lines).and_then(|()| open.file.sync_data());
-        match written {
-            Ok(()) => {
-                open.len += self.lines.len() as u64;
-                self.lines.clear();
+        if written.is_err() {
+            // All of it is written anew later, so that even after a failed sync the pages are dirty again.
+            open.unsynced = 0;
+            if open.file.set_len(open.len).is_err() {
+                self.open = None;
             }
-            // Written anew later, so that even after a failed sync the pages are dirty again.
-            Err(_) => {
-                if open.file.set_len(open.len).is_err() {
-                    self.open = None;
-                }
-            }
+        } else if sync {
+            open.len += std::mem::take(&mut open.unsynced);
         }
         written
     }
@@ -130,25 +132,28 @@ impl Archive {
             self.line.push(b'\n');
             let line_len = self.line.len() as u64;
             if len > 0 && len.saturating_add(line_len) > self.rotate_bytes {
-                self.append()?;
+                self.append(true)?;
                 self.rotated.extend(deliveries[first_unwritten..i].iter().map(key));
                 first_unwritten = i;
                 self.open = None;
                 rotate::rotate(&self.path, self.keep)?;
                 len = self.reopen()?;
             }
+            if self.lines.len() + self.line.len() > GATHER {
+                self.append(false)?;
+            }
             self.lines.extend_from_slice(&self.line);
             len += line_len;
         }
-        self.append()?;
+        self.append(true)?;
         self.rotated.clear();
-        self.lines.shrink_to(KEPT_CAPACITY);
         Ok(())
     }
 
     fn describe(&self, action: &str, error: &io::Error) -> String {
         let fix = match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; free space, it goes on by itself",
+            io::ErrorKind::FileTooLarge => "; raise the limit on file sizes (ulimit -f), or lower rotate_bytes",
             io::ErrorKind::PermissionDenied => "; let this user write the file and its directory",
             io::ErrorKind::ReadOnlyFilesystem => "; choose a path on a writable volume",
             io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory | io::ErrorKind::InvalidData => {
@@ -193,7 +198,7 @@ fn open(path: &Path) -> io::Result<Open> {
         file.set_len(len)?;
         file.sync_data()?;
     }
-    Ok(Open { file, len, device: found.dev(), inode: found.ino() })
+    Ok(Open { file, len, unsynced: 0, device: found.dev(), inode: found.ino() })
 }
 
 /// Creates what is missing of `directory`, each step durably.

@@ -124,6 +124,17 @@ fn a_line_over_the_bound_gets_a_file_of_its_own() {
 }
 
 #[test]
+fn a_batch_longer_than_what_is_written_at_once_is_appended_whole() {
+    let place = Place::new(u64::MAX, 1);
+    let body = format!("{{\"a\":\"{}\"}}", "x".repeat(GATHER / 3));
+    let mut archive = place.open();
+    archive.write(&(1..=10).map(|seq| delivery_of(seq, &body)).collect::<Vec<_>>()).unwrap();
+    archive.write(&[delivery_of(11, &body), delivery(12)]).unwrap();
+    assert_eq!(place.seqs(0).unwrap(), (1..=12).collect::<Vec<_>>());
+    assert!(archive.lines.capacity() <= 2 * GATHER);
+}
+
+#[test]
 fn a_smaller_keep_takes_effect_at_the_next_rotation() {
     let mut place = Place::new(line_len(&delivery(1)), 5);
     place.open().write(&(1..=6).map(delivery).collect::<Vec<_>>()).unwrap();

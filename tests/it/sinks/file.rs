@@ -14,18 +14,18 @@ use super::{in_child, in_own_mounts, numbered};
 #[test]
 fn on_a_full_disk_no_half_line_stays_and_the_batch_is_written_when_there_is_room() {
     let directory = tempfile::tempdir().unwrap();
-    let command = in_own_mounts("mount -t tmpfs -o size=128k tmpfs \"$FINHOOK_TEST_CHILD\"");
+    let command = in_own_mounts("mount -t tmpfs -o size=8m tmpfs \"$FINHOOK_TEST_CHILD\"");
     let name = "sinks::file::on_a_full_disk_no_half_line_stays_and_the_batch_is_written_when_there_is_room";
     let Some(disk) = in_child(name, directory.path(), command) else { return };
 
     let config = FileSink { path: disk.join("events.ndjson"), rotate_bytes: u64::MAX, keep: 3 };
     let filler = disk.join("filler");
-    fs::write(&filler, vec![0; 64 * 1024]).unwrap();
-    let batch: Vec<_> = (1..=10).map(|seq| numbered(seq, &body(seq))).collect();
+    fs::write(&filler, vec![0; 2 << 20]).unwrap();
+    let batch: Vec<_> = (1..=10).map(|seq| numbered(seq, &body(seq, 700 << 10))).collect();
     let mut archive = Archive::open(&config).unwrap();
     archive.write(&batch[..2]).unwrap();
 
-    // Eight lines of 10 KiB do not fit into what is left.
+    // Of eight lines of 700 KiB, more than is written at once fits into what is left, but not all.
     for _ in 0..3 {
         let error = archive.write(&batch[2..]).unwrap_err();
         assert!(error.contains("events.ndjson: No space left") && error.contains("free space"), "{error}");
@@ -34,6 +34,29 @@ fn on_a_full_disk_no_half_line_stays_and_the_batch_is_written_when_there_is_room
     fs::remove_file(filler).unwrap();
     archive.write(&batch[2..]).unwrap();
     assert_eq!(seqs(&config), (1..=10).collect::<Vec<_>>());
+}
+
+#[test]
+fn at_a_limit_on_file_sizes_no_half_line_stays_and_the_error_names_the_limit() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = Command::new("bash");
+    // As in the program, the signal that comes with the error is not the end.
+    command.args(["-c", "trap '' XFSZ; ulimit -f 100; exec \"$@\"", "bash"]);
+    let name = "sinks::file::at_a_limit_on_file_sizes_no_half_line_stays_and_the_error_names_the_limit";
+    let Some(directory) = in_child(name, directory.path(), command) else { return };
+
+    let path = directory.join("events.ndjson");
+    let mut config = FileSink { path, rotate_bytes: u64::MAX, keep: 3 };
+    let batch: Vec<_> = (1..=3).map(|seq| numbered(seq, &body(seq, 40 << 10))).collect();
+    let mut archive = Archive::open(&config).unwrap();
+    archive.write(&batch[..1]).unwrap();
+    let error = archive.write(&batch[1..]).unwrap_err();
+    assert!(error.contains("File too large") && error.contains("ulimit -f"), "{error}");
+    assert_eq!(seqs(&config), [1]);
+
+    config.rotate_bytes = 90 << 10;
+    Archive::open(&config).unwrap().write(&batch[1..]).unwrap();
+    assert_eq!(seqs(&config), [3]);
 }
 
 /// Needs `strace`.
@@ -51,7 +74,7 @@ fn when_a_batch_is_reported_written_its_lines_and_the_names_of_its_files_are_syn
         let path = directory.join("new/events.ndjson");
         let mut archive = Archive::open(&FileSink { path, rotate_bytes: 35 * 1024, keep: 3 }).unwrap();
         for batch in [1..=1, 2..=2, 3..=4] {
-            archive.write(&batch.map(|seq| numbered(seq, &body(seq))).collect::<Vec<_>>()).unwrap();
+            archive.write(&batch.map(|seq| numbered(seq, &body(seq, 10 << 10))).collect::<Vec<_>>()).unwrap();
             fs::write(directory.join("reported"), "").unwrap();
         }
         return;
@@ -91,12 +114,12 @@ fn a_pipe_that_nobody_reads_any_more_is_an_error_and_not_the_end() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut log = Log::new(&LogSink { include_body: false }, Box::new(writer));
-    let error = log.write(&[numbered(1, &body(1))]).unwrap_err();
+    let error = log.write(&[numbered(1, &body(1, 10))]).unwrap_err();
     assert!(error.starts_with("cannot write to stdout: Broken pipe"), "{error}");
 }
 
-fn body(seq: u64) -> String {
-    format!("{{\"event_name\":\"x\",\"user_id\":\"{seq}\",\"text\":\"{}\"}}", "x".repeat(10 * 1024))
+fn body(seq: u64, text_bytes: usize) -> String {
+    format!("{{\"event_name\":\"x\",\"user_id\":\"{seq}\",\"text\":\"{}\"}}", "x".repeat(text_bytes))
 }
 
 fn seqs(config: &FileSink) -> Vec<u64> {
