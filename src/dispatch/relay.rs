@@ -301,15 +301,15 @@ impl<R: Relay> Run<R> {
         let old = &attempt.state;
         let counts = retry::counts(failure.fault, alone);
         let attempts = old.attempts.saturating_add(1);
-        let counted = old.counted + u32::from(counts);
+        let rejections = old.rejections + u32::from(counts && failure.fault == Fault::Rejected);
         // Only time that finhook spent waiting for a retry counts: no downtime, no jump of the clock.
         let planned = (old.next_ms - old.last_ms).max(0) + i64::try_from(PROBE_CAP.as_millis()).unwrap_or(0);
         let waited = if old.last_ms > 0 { (now_ms - old.last_ms).clamp(0, planned) } else { 0 };
         let age_ms = old.age_ms + if counts { waited } else { 0 };
         let situation = Situation {
             failure,
-            attempt: if counts { counted } else { attempts },
-            tries: counted,
+            attempt: attempts,
+            tries: rejections,
             age: Duration::from_millis(age_ms.unsigned_abs()),
             alone,
             now_ms,
@@ -326,7 +326,7 @@ impl<R: Relay> Run<R> {
                 self.worker.metrics.failed.inc();
                 self.next_due_ms = self.next_due_ms.min(at_ms);
                 let error = Some(error);
-                Verdict::Retry(LaneState { attempts, counted, age_ms, last_ms: now_ms, next_ms: at_ms, error })
+                Verdict::Retry(LaneState { attempts, rejections, age_ms, last_ms: now_ms, next_ms: at_ms, error })
             }
             Decision::Dead { reason } => {
                 self.worker.metrics.dead.inc();
@@ -456,6 +456,9 @@ impl<R: Relay> Run<R> {
 
     /// The last settlement. Attempts under way are abandoned.
     async fn finish(&mut self) {
+        while let Some(joined) = self.attempts.try_join_next() {
+            self.take_outcome(joined);
+        }
         self.attempts.shutdown().await;
         while let Some(settling) = self.settling.take() {
             if settling.commit.await.is_ok() {

@@ -34,8 +34,8 @@ pub struct SinkState {
 pub struct LaneState {
     /// Attempts made at its oldest event.
     pub attempts: u32,
-    /// Those of them that count towards giving up: made while the sink was otherwise healthy.
-    pub counted: u32,
+    /// Those of them that the sink rejected while it was otherwise healthy.
+    pub rejections: u32,
     /// Time spent failing while the sink was otherwise healthy, in milliseconds.
     pub age_ms: i64,
     /// The last attempt, unix milliseconds; 0 before the first.
@@ -123,7 +123,7 @@ impl Settlement {
         }
         if !self.lanes.is_empty() {
             let mut update = connection.prepare_cached(
-                "UPDATE lanes SET attempts = ?3, counted = ?4, age_ms = ?5, last_ms = ?6, next_ms = ?7, error = ?8
+                "UPDATE lanes SET attempts = ?3, rejections = ?4, age_ms = ?5, last_ms = ?6, next_ms = ?7, error = ?8
                  WHERE sink = ?1 AND lane = ?2 AND EXISTS (SELECT 1 FROM parked WHERE sink = ?1 AND lane = ?2)",
             )?;
             let mut drop = connection.prepare_cached(
@@ -131,9 +131,9 @@ impl Settlement {
                  AND NOT EXISTS (SELECT 1 FROM parked WHERE sink = ?1 AND lane = ?2)",
             )?;
             for (lane, state) in &self.lanes {
-                let LaneState { attempts, counted, age_ms, last_ms, next_ms, error } = state;
+                let LaneState { attempts, rejections, age_ms, last_ms, next_ms, error } = state;
                 let lane = lane.cast_signed();
-                if update.execute(params![sink, lane, attempts, counted, age_ms, last_ms, next_ms, error])? == 0 {
+                if update.execute(params![sink, lane, attempts, rejections, age_ms, last_ms, next_ms, error])? == 0 {
                     drop.execute(params![sink, lane])?;
                 }
             }

@@ -166,7 +166,7 @@ impl Reader {
     ) -> Result<(Vec<DueLane>, Option<i64>), ReadError> {
         self.query(move |connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT lane, attempts, counted, age_ms, last_ms, next_ms, error FROM lanes
+                "SELECT lane, attempts, rejections, age_ms, last_ms, next_ms, error FROM lanes
                  WHERE sink = ?1 AND (next_ms <= ?2 OR next_ms > ?4) ORDER BY next_ms LIMIT ?3",
             )?;
             let due = statement
@@ -175,7 +175,7 @@ impl Reader {
                         lane: row.get::<_, i64>(0)?.cast_unsigned(),
                         state: LaneState {
                             attempts: row.get(1)?,
-                            counted: row.get(2)?,
+                            rejections: row.get(2)?,
                             age_ms: row.get(3)?,
                             last_ms: row.get(4)?,
                             next_ms: row.get(5)?,

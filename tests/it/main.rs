@@ -7,6 +7,7 @@ mod fin_fake;
 mod hostile_http;
 mod journal;
 mod listener;
+mod model;
 mod packaging;
 mod sinks;
 mod support;
