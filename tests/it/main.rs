@@ -1,6 +1,7 @@
 //! Integration tests: real listeners on port 0, a directory of their own each.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod admin;
 mod cli;
 mod config;
 mod fin_fake;
