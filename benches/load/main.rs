@@ -28,6 +28,7 @@ const PARTS: &[Part] = &[
     ("ceiling", throughput::ceiling),
     ("durable-shared", throughput::durable_shared),
     ("durable-pinned", throughput::durable_pinned),
+    ("verified", throughput::verified),
     ("durable-default", throughput::durable_default),
     ("connections", throughput::by_connections),
     ("ack-latency", latency::ack),
@@ -74,6 +75,9 @@ fn run() -> Result<()> {
 
 /// Another role of this program, in a process of its own.
 fn help(role: &str) -> Result<()> {
+    if role == "verified" {
+        return support::verified::serve();
+    }
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
     println!("{}", listener.local_addr()?);
     match role {

@@ -75,6 +75,25 @@ pub(crate) fn durable_pinned(options: &Options, _report: &mut Report) -> Result<
     durable(options, Cores::Pinned, false, 0.45)
 }
 
+/// finhook's listener, signature check and parser without the journal.
+pub(crate) fn verified(options: &Options, _report: &mut Report) -> Result<Vec<Row>> {
+    let cores = Cores::Pinned;
+    let stub = Server::helper("verified", cores)?;
+    let bare = Server::helper("bare", cores)?;
+    let pairs = Pairs::measure(
+        options.pairs(7),
+        || Ok(drive(&stub, cores, CONNECTIONS, options)?.rate()),
+        || Ok(drive(&bare, cores, CONNECTIONS, options)?.rate()),
+    )?;
+    Ok(vec![Row {
+        what: format!("verified but not stored (the journal stubbed) ÷ bare handler's, {}", name(cores)),
+        goal: "≥ 0.75".into(),
+        figure: format!("{:.2} ({:.0} ÷ {:.0}/s)", pairs.ratio(), pairs.ours(), pairs.theirs()),
+        met: Some(pairs.ratio() >= 0.75),
+        detail: json!({"ratio": pairs.ratio(), "pairs": pairs.values}),
+    }])
+}
+
 /// As it comes: with the built-in sink that writes a line an event to stdout.
 pub(crate) fn durable_default(options: &Options, _report: &mut Report) -> Result<Vec<Row>> {
     let mut rows = durable(options, Cores::Shared, true, 0.0)?;

@@ -17,6 +17,7 @@ pub(crate) mod process;
 pub(crate) mod report;
 pub(crate) mod responder;
 pub(crate) mod stats;
+pub(crate) mod verified;
 
 /// What a benchmark returns: a failure ends the run with a message.
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
