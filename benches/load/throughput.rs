@@ -36,7 +36,11 @@ pub(crate) fn drive_signed(
     let _placed = cores.generator()?;
     let mut generator = Generator::connect(server.address, connections)?;
     let mut events = fresh_signed_events(&server.address.to_string(), signature, CONVERSATIONS);
+    let cpu = server.cpu()?;
     let run = generator.closed_loop(&mut events, Until::measured(options.run))?.all_answered()?;
+    #[allow(clippy::cast_precision_loss)]
+    let cpu = (server.cpu()? - cpu).as_secs_f64() * 1e6 / run.answers as f64;
+    eprintln!("    {:.0}/s, {cpu:.1} µs of the server's processor time each; {}", run.rate(), run.latency.line());
     drop(generator);
     // What the server still does for this run must not fall into the next one.
     std::thread::sleep(Duration::from_millis(300));

@@ -50,6 +50,8 @@ pub(crate) struct Run {
     pub(crate) took: Duration,
     /// Latencies of those answers.
     pub(crate) latency: Latency,
+    /// Answers of any kind, over the whole run.
+    pub(crate) answers: u64,
     /// Other answers by status, and connections that broke under 0; over the whole run.
     pub(crate) errors: BTreeMap<u16, u64>,
 }
@@ -313,6 +315,6 @@ impl Tally {
 
     fn finish(self, now: Instant) -> Run {
         let took = self.to.unwrap_or(now).saturating_duration_since(self.from);
-        Run { answered: self.counted, took, latency: self.latency, errors: self.errors }
+        Run { answered: self.counted, took, latency: self.latency, answers: self.answers, errors: self.errors }
     }
 }
