@@ -4,7 +4,7 @@
 //! this service and nothing from a request is ever sent back.
 
 use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, Response, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use bytes::Bytes;
 use http_body_util::Full;
 use uuid::Uuid;
@@ -68,8 +68,8 @@ impl Reply {
         })
     }
 
-    /// The response; `last`: the connection ends with it.
-    pub(super) fn response(self, last: bool) -> Response<Full<Bytes>> {
+    /// The response; `last`: the connection ends with it. `headers` is the request's map: its memory is used again.
+    pub(super) fn response(self, last: bool, mut headers: HeaderMap) -> Response<Full<Bytes>> {
         let (status, body) = match self {
             Self::Here => (StatusCode::OK, Bytes::new()),
             Self::Taken(answer) => match answer {
@@ -82,9 +82,7 @@ impl Reply {
             },
             _ => self.problem(),
         };
-        let mut response = Response::new(Full::new(body));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
+        headers.clear();
         if self != Self::Here {
             let kind = if status == StatusCode::OK { "application/json" } else { "application/problem+json" };
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -105,6 +103,9 @@ impl Reply {
         if last {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        let mut response = Response::new(Full::new(body));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
         response
     }
 
@@ -213,7 +214,7 @@ mod tests {
     #[test]
     fn every_problem_is_json_that_repeats_its_status() {
         for reply in all() {
-            let response = reply.response(false);
+            let response = reply.response(false, HeaderMap::new());
             let status = response.status();
             if status != StatusCode::OK {
                 assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json", "{reply:?}");
@@ -227,16 +228,16 @@ mod tests {
     #[test]
     fn an_answer_has_the_events_id_and_outcome() {
         let Reply::Taken(Answer::Duplicate(id)) = all()[1] else { unreachable!() };
-        let response = all()[1].response(false);
+        let response = all()[1].response(false, HeaderMap::new());
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(text(response), format!(r#"{{"id":"{id}","outcome":"duplicate"}}"#));
-        assert_eq!(text(all()[4].response(false)), r#"{"outcome":"test"}"#);
+        assert_eq!(text(all()[4].response(false, HeaderMap::new())), r#"{"outcome":"test"}"#);
     }
 
     #[test]
     fn no_answer_is_429_and_every_503_says_when_to_try_again() {
         for reply in all() {
-            let response = reply.response(false);
+            let response = reply.response(false, HeaderMap::new());
             assert_ne!(response.status(), StatusCode::TOO_MANY_REQUESTS);
             let unavailable = response.status() == StatusCode::SERVICE_UNAVAILABLE;
             assert_eq!(response.headers().contains_key(RETRY_AFTER), unavailable, "{reply:?}");

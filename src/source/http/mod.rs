@@ -8,8 +8,8 @@
 //! It serves with hyper's HTTP/1 connection in an accept loop of its own. `axum::serve` has no timeouts and no cap.
 //! `axum-server` 0.8 takes hyper's builder, but hyper has one timer for both the header and the idle time, and neither
 //! knows which connection should give way at the cap. There is no router either: a request's path is compared with the
-//! few paths that are configured, which are literal whatever they hold, and the connection that a request came by needn't travel through
-//! its extensions.
+//! few that are configured, which are literal whatever they hold, and a request's connection needn't travel through its
+//! extensions.
 //!
 //! Invariants:
 //! - A connection is one task, which the accept loop owns. It ends idle ones after `idle_timeout`, and those with an
@@ -81,7 +81,11 @@ impl<I: Intake> Listener<I> {
         socket.set_reuseaddr(true)?;
         socket.bind(config.bind)?;
         let tcp = socket.listen(BACKLOG)?;
-        let endpoint = |(name, path): &(&str, &str)| Endpoint { path: (*path).into(), metrics: metrics.endpoint(name) };
+        let endpoint = |(name, path): &(&str, &str)| Endpoint {
+            name: (*name).into(),
+            path: (*path).into(),
+            metrics: metrics.endpoint(name),
+        };
         let service = Service {
             endpoints: endpoints.iter().map(endpoint).collect(),
             intake,
@@ -130,7 +134,8 @@ impl<I: Intake> Listener<I> {
                 () = tokio::time::sleep_until(retry_at.unwrap_or_else(tokio::time::Instant::now)), if retry_at.is_some() => {
                     retry_at = None;
                 }
-                () = connections.one_ended(), if !connections.is_empty() => {}
+                // There may be a file descriptor again.
+                () = connections.one_ended(), if !connections.is_empty() => retry_at = None,
                 _ = sweep.tick(), if !connections.is_empty() => connections.sweep(),
             }
         }
@@ -160,6 +165,8 @@ struct Connections<I> {
     waiting: Option<TcpStream>,
     /// A connection was told to give way and has not ended yet.
     giving_way: bool,
+    /// When it was last logged that the cap is reached.
+    said_full: Option<Instant>,
 }
 
 impl<I: Intake> Connections<I> {
@@ -181,6 +188,7 @@ impl<I: Intake> Connections<I> {
             handles: (0..count).map(|_| None).collect(),
             waiting: None,
             giving_way: false,
+            said_full: None,
         }
     }
 
@@ -197,6 +205,7 @@ impl<I: Intake> Connections<I> {
         }
         let Some(at) = self.free.pop() else {
             self.waiting = Some(stream);
+            self.full();
             self.make_room();
             return;
         };
@@ -204,6 +213,19 @@ impl<I: Intake> Connections<I> {
         let handle = self.tasks.spawn(connection);
         self.slot_of.insert(handle.id(), at);
         self.handles[at] = Some(handle);
+    }
+
+    /// Says that the cap is reached, at most once a minute: those who hold the connections could fill the log otherwise.
+    fn full(&mut self) {
+        let now = Instant::now();
+        if self.said_full.is_none_or(|said| now - said > Duration::from_secs(60)) {
+            self.said_full = Some(now);
+            tracing::warn!(
+                max_connections = self.handles.len(),
+                "all connections are in use: each new one takes the place of that which is longest without a request. If \
+                 these are genuine clients, raise server.max_connections; if not, limit connections an address in front"
+            );
+        }
     }
 
     /// Tells one connection to give way, if there is one that may.

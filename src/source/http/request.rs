@@ -14,7 +14,6 @@ use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 
 use super::answer::Reply;
-use super::head::Fault;
 use super::io::Seen;
 use super::slots::{Conn, Phase};
 use crate::metrics::{EndpointMetrics, Metrics};
@@ -34,6 +33,7 @@ pub(super) struct Service<I> {
 
 /// An endpoint as it is found for a request.
 pub(super) struct Endpoint {
+    pub(super) name: Box<str>,
     pub(super) path: Box<str>,
     pub(super) metrics: EndpointMetrics,
 }
@@ -59,33 +59,35 @@ pub(super) async fn respond<I: Intake>(
     // Nothing behind a chunked request is read as a request: see `head`.
     let chunked = body.size_hint().exact().is_none();
     let fault = origin.seen.fault(origin.number);
-    let handled = handle(&service, &origin.conn, endpoint, fault, head.method, head.headers, &mut body, began);
-    let reply = or_bug(handled).await;
+    let mut headers = head.headers;
+    let reply = match fault {
+        Some(fault) => Reply::Malformed(fault),
+        None => or_bug(handle(&service, &origin.conn, endpoint, &head.method, &mut headers, &mut body, began)).await,
+    };
     let last = chunked || fault.is_some() || reply == Reply::Bug || !body.is_end_stream() || origin.conn.draining();
     let now = Instant::now();
     if let (Some(endpoint), Some(outcome)) = (endpoint, reply.outcome()) {
         service.endpoints[endpoint].metrics.request(outcome);
         service.metrics.ack_seconds.observe((now - began).as_secs_f64());
     }
-    let response = reply.response(last);
+    let response = reply.response(last, headers);
+    if !response.status().is_success() {
+        let endpoint = endpoint.map(|at| &*service.endpoints[at].name);
+        tracing::debug!(endpoint, status = response.status().as_u16(), reason = ?reply, "request refused");
+    }
     origin.conn.answered(origin.seen.in_head(), now);
     Ok(response)
 }
 
-#[allow(clippy::too_many_arguments)]
 async fn handle<I: Intake>(
     service: &Service<I>,
     conn: &Conn,
     endpoint: Option<usize>,
-    fault: Option<Fault>,
-    method: Method,
-    headers: HeaderMap,
+    method: &Method,
+    headers: &mut HeaderMap,
     body: &mut Incoming,
     began: Instant,
 ) -> Reply {
-    if let Some(fault) = fault {
-        return Reply::Malformed(fault);
-    }
     let Some(endpoint) = endpoint else {
         return Reply::NotFound;
     };
@@ -95,18 +97,18 @@ async fn handle<I: Intake>(
     if method != Method::POST {
         return Reply::Method;
     }
-    if !is_identity(&headers) {
+    if !is_identity(headers) {
         return Reply::Encoded;
     }
     if body.size_hint().lower() > service.max_body_bytes as u64 {
         return Reply::TooLarge;
     }
-    let claim = match service.intake.claim(endpoint, &headers) {
+    let claim = match service.intake.claim(endpoint, headers) {
         Ok(claim) => claim,
         Err(refusal) => return Reply::Taken(Answer::Refused(refusal)),
     };
-    // They hold on to the connection's read buffer.
-    drop(headers);
+    // Their values hold on to the connection's read buffer.
+    headers.clear();
     match complete(service, conn, body, began).await {
         Ok(body) => Reply::Taken(service.intake.take(endpoint, claim, body).await),
         Err(reply) => reply,
