@@ -249,12 +249,11 @@ async fn at_the_cap_the_connection_longest_without_a_complete_head_gives_way() {
     busy.send(post("wait")).await;
     eventually("the request", || front.taken().len() == 1).await;
     let mut older = front.connect().await;
-    older.send("POST /fin").await;
     older.stays_silent(Duration::from_millis(20)).await.unwrap();
     let mut newer = front.connect().await;
     newer.stays_silent(Duration::from_millis(20)).await.unwrap();
     // A byte now and then makes no difference.
-    older.send(" ").await;
+    older.send("P").await;
     older.stays_silent(Duration::from_millis(20)).await.unwrap();
 
     let mut first = front.connect().await;
@@ -289,7 +288,8 @@ async fn bodies_that_never_come_do_not_shut_the_door() {
 #[tokio::test]
 async fn when_every_request_is_being_stored_a_new_connection_waits_until_one_is_done() {
     let mut limits = limits();
-    limits.max_connections = 2;
+    // No other limit helps the new one.
+    (limits.max_connections, limits.idle_timeout) = (2, Duration::from_secs(60));
     let front = Front::with(&limits);
     let (mut one, mut two) = (front.connect().await, front.connect().await);
     one.send(post("wait")).await;

@@ -286,8 +286,7 @@ mod tests {
             conn.answered(false, after(&slots, ms));
         }
         // A byte now and then does not make a connection younger.
-        conns[1].bytes_came();
-        assert_eq!(phase(&conns[1]), Phase::Head);
+        assert!(conns[1].enter(Phase::Head, after(&slots, 50)));
         assert_eq!(slots.give_way(), Some(1));
         assert_eq!(slots.give_way(), Some(2));
         assert_eq!(slots.give_way(), Some(0));
