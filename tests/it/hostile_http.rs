@@ -1,13 +1,7 @@
 //! The public listener against clients that mean harm: slow ones, many of them, and requests that two readers would
 //! read in two ways.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-
-use finhook::config;
-use tokio::task::JoinSet;
 
 use crate::support::intake::{CHUNKED, Front, eventually, limits, post, with};
 use crate::support::raw::Raw;
@@ -315,96 +309,4 @@ async fn a_client_that_reads_no_answers_is_closed_and_bounded() {
         assert!(began.elapsed() < Duration::from_secs(60), "everything is read for ever");
     }
     raw.rest().await;
-}
-
-/// One hostile client: begins something, sees that it gets nowhere, and comes back at once.
-async fn hostile(addr: SocketAddr, kind: usize, opened: Arc<AtomicUsize>) {
-    let starts = ["", "POST /fin HTTP/1.1\r\nHost: a\r\n", "P", "PRI * H", "POST /fin HTTP/1.1\r\nX-"];
-    loop {
-        let Ok(mut stream) = tokio::net::TcpStream::connect(addr).await else {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
-        opened.fetch_add(1, Ordering::Relaxed);
-        let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, starts[kind % starts.len()].as_bytes()).await;
-        let mut byte = [0];
-        let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut byte).await;
-        // Not a tight loop: the test's own processor time is the server's too.
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// Holds the listener at its cap with `attackers` hostile connections, and answers `requests` genuine ones, each on a
-/// connection of its own. Their latencies, sorted, and how many connections the attackers opened.
-async fn besiege(limits: &config::Server, attackers: usize, requests: usize) -> (Vec<Duration>, usize) {
-    let front = Front::with(limits);
-    let opened = Arc::new(AtomicUsize::new(0));
-    let mut siege = JoinSet::new();
-    for kind in 0..attackers {
-        siege.spawn(hostile(front.addr, kind, Arc::clone(&opened)));
-        if kind % 200 == 0 {
-            tokio::task::yield_now().await;
-        }
-    }
-    let enough = attackers.min(limits.max_connections);
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while opened.load(Ordering::Relaxed) < enough {
-        assert!(Instant::now() < deadline, "the attackers don't get in");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let mut latencies = Vec::with_capacity(requests);
-    for _ in 0..requests {
-        let began = Instant::now();
-        let mut raw = front.connect().await;
-        raw.send(post("x")).await;
-        assert_eq!(raw.reply().await.status, 200);
-        latencies.push(began.elapsed());
-    }
-    latencies.sort();
-    (latencies, opened.load(Ordering::Relaxed))
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hostile_connections_at_the_cap_do_not_shut_the_door() {
-    let mut limits = limits();
-    limits.max_connections = 200;
-    limits.header_timeout = Duration::from_secs(5);
-    let (latencies, opened) = besiege(&limits, 1_000, 50).await;
-    assert!(opened > 200, "the cap was never reached");
-    assert!(latencies[48] < Duration::from_secs(3), "{latencies:?}");
-}
-
-/// On request: `tests/run --long ten_thousand`. Needs two file descriptors a connection (`ulimit -n`), as client and
-/// server are in one process; takes as many as there are.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a benchmark: opens as many connections as the limit of open files lets it, up to 10,000"]
-async fn ten_thousand_hostile_connections_at_the_cap_do_not_shut_the_door() {
-    let own = std::fs::read_to_string("/proc/self/limits").unwrap();
-    let open_files = own.lines().find(|line| line.starts_with("Max open files")).unwrap();
-    let open_files: usize = open_files.split_whitespace().nth(3).unwrap().parse().unwrap_or(usize::MAX);
-    let count = ((open_files - 500) / 2).min(10_000);
-    let limits = config::Server {
-        max_connections: count,
-        header_timeout: Duration::from_secs(5),
-        body_timeout: Duration::from_secs(10),
-        idle_timeout: Duration::from_secs(75),
-        ..limits()
-    };
-    let resident = || {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        status.lines().find(|line| line.starts_with("VmRSS")).unwrap().to_owned()
-    };
-    let before = resident();
-    let (latencies, opened) = besiege(&limits, count + 200, 500).await;
-    let at = |percent: usize| latencies[(latencies.len() * percent / 100).min(latencies.len() - 1)];
-    println!(
-        "cap {count}, {opened} hostile connections opened; {} genuine requests: p50 {:?}, p99 {:?}, max {:?}; \
-         {before} before, {} after (client and server)",
-        latencies.len(),
-        at(50),
-        at(99),
-        at(100),
-        resident(),
-    );
-    assert!(at(99) < Duration::from_millis(500), "p99 {:?}", at(99));
 }

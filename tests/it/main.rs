@@ -6,6 +6,7 @@ mod cli;
 mod config;
 mod fin_fake;
 mod hostile_http;
+mod hostile_program;
 mod journal;
 mod listener;
 mod model;

@@ -1,7 +1,7 @@
 //! What the public listener says: few constant answers.
 //!
-//! Errors are `application/problem+json` (RFC 9457) with constant texts, so that an answer tells a stranger nothing about
-//! this service and nothing from a request is ever sent back.
+//! Errors are `application/problem+json` (RFC 9457) with constant texts: an answer tells a stranger nothing about this
+//! service, and nothing from a request is ever sent back.
 
 use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};

@@ -112,18 +112,15 @@ impl<I: Intake> Listener<I> {
         let mut sweep = interval((shortest / 4).clamp(Duration::from_millis(5), SWEEP));
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut retry_at: Option<tokio::time::Instant> = None;
-        let mut complained = false;
+        let mut failing = Seldom::default();
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
                 accepted = self.tcp.accept(), if retry_at.is_none() && connections.waiting.is_none() => match accepted {
-                    Ok((stream, _)) => {
-                        complained = false;
-                        connections.admit(stream);
-                    }
+                    Ok((stream, _)) => connections.admit(stream),
                     Err(error) if is_the_clients(&error) => {}
                     Err(error) => {
-                        if !std::mem::replace(&mut complained, true) {
+                        if failing.is_due() {
                             tracing::error!(%error, "can't accept connections; raise the limit of open files (ulimit -n) \
                                 or lower server.max_connections. Trying again");
                         }
@@ -150,6 +147,21 @@ fn is_the_clients(error: &std::io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
+/// Lets something be logged at most once a minute: strangers make it happen, and could fill the log with it.
+#[derive(Debug, Default)]
+struct Seldom(Option<Instant>);
+
+impl Seldom {
+    fn is_due(&mut self) -> bool {
+        let now = Instant::now();
+        let due = self.0.is_none_or(|last| now - last >= Duration::from_secs(60));
+        if due {
+            self.0 = Some(now);
+        }
+        due
+    }
+}
+
 /// The open connections, owned by the accept loop.
 struct Connections<I> {
     service: Arc<Service<I>>,
@@ -165,8 +177,7 @@ struct Connections<I> {
     waiting: Option<TcpStream>,
     /// A connection was told to give way and has not ended yet.
     giving_way: bool,
-    /// When it was last logged that the cap is reached.
-    said_full: Option<Instant>,
+    said_full: Seldom,
 }
 
 impl<I: Intake> Connections<I> {
@@ -188,7 +199,7 @@ impl<I: Intake> Connections<I> {
             handles: (0..count).map(|_| None).collect(),
             waiting: None,
             giving_way: false,
-            said_full: None,
+            said_full: Seldom::default(),
         }
     }
 
@@ -215,11 +226,9 @@ impl<I: Intake> Connections<I> {
         self.handles[at] = Some(handle);
     }
 
-    /// Says that the cap is reached, at most once a minute: those who hold the connections could fill the log otherwise.
+    /// Says that the cap is reached.
     fn full(&mut self) {
-        let now = Instant::now();
-        if self.said_full.is_none_or(|said| now - said > Duration::from_secs(60)) {
-            self.said_full = Some(now);
+        if self.said_full.is_due() {
             tracing::warn!(
                 max_connections = self.handles.len(),
                 "all connections are in use: each new one takes the place of that which is longest without a request. If \

@@ -149,6 +149,8 @@ async fn read(body: &mut Incoming, limit: usize) -> Result<Bytes, Reply> {
         }
         whole.extend_from_slice(&data);
     }
+    // Of its own size: it is kept until it is stored, and counted by its length.
+    whole.shrink_to_fit();
     Ok(Bytes::from(whole))
 }
 

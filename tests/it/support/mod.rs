@@ -4,5 +4,6 @@ pub mod app;
 pub mod command;
 pub mod events;
 pub mod intake;
+pub mod program;
 pub mod raw;
 pub mod receiver;

@@ -1,0 +1,208 @@
+//! The real program against hostile clients: what shows only with everything behind the listener.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use finhook::verify::sign;
+use tokio::task::JoinSet;
+
+use crate::support::events::body;
+use crate::support::program::{Program, SECRET};
+use crate::support::raw::{PATIENCE, Raw};
+
+/// The right signature header's value.
+fn signature(body: &str) -> String {
+    sign(&SECRET.into(), body.as_bytes())
+}
+
+/// A request with these header lines besides `Host` and the length, each ending with CRLF.
+fn request(lines: impl AsRef<[u8]>, body: &str) -> Vec<u8> {
+    let start = b"POST /fin HTTP/1.1\r\nHost: a\r\n".as_slice();
+    let end = format!("Content-Length: {}\r\n\r\n{body}", body.len());
+    [start, lines.as_ref(), end.as_bytes()].concat()
+}
+
+/// An authentic event that was not sent before: no two have the same number.
+fn event(number: u64) -> Vec<u8> {
+    let body = body("c", number);
+    request(format!("X-Fin-Agent-API-Webhook-Signature: {}\r\n", signature(&body)), &body)
+}
+
+#[tokio::test]
+async fn a_signature_in_any_other_form_than_the_two_allowed_is_401_and_nothing_is_stored() {
+    let program = Program::start(&[], None).await;
+    let body = body("c", 1);
+    let right = signature(&body);
+    let digits = right.strip_prefix("sha256=").unwrap();
+    let header = "X-Fin-Agent-API-Webhook-Signature";
+    let mut lines: Vec<Vec<u8>> = [
+        String::new(),
+        format!("{header}: \r\n"),
+        format!("{header}: {right}\r\n{header}: {right}\r\n"),
+        format!("{header}: {right}\r\nx-fin-agent-api-webhook-signature: {}\r\n", "0".repeat(64)),
+        format!("{header}: {right}, {right}\r\n"),
+        format!("{header}: {right},\r\n"),
+        format!("{header}: sha256= {digits}\r\n"),
+        format!("{header}: sha256 ={digits}\r\n"),
+        format!("{header}: {} {}\r\n", &digits[..32], &digits[32..]),
+        format!("{header}: SHA256={digits}\r\n"),
+        format!("{header}: sha1={}\r\n", &digits[..40]),
+        format!("{header}: sha256={}\r\n", &digits[..40]),
+        format!("{header}: sha256={}\r\n", &digits[..63]),
+        format!("{header}: sha256={digits}0\r\n"),
+        format!("{header}: \"{right}\"\r\n"),
+        format!("{header}: {}g\r\n", &right[..right.len() - 1]),
+        format!("{header}: sha256={}\r\n", "0".repeat(64)),
+        format!("X-Hub-Signature: {right}\r\n"),
+    ]
+    .map(String::into_bytes)
+    .into();
+    lines.push([header.as_bytes(), b": sha256=\xff\xfe", digits.as_bytes(), b"\r\n"].concat());
+    lines.push(format!("{header}: sha256=\u{ff11}{}\r\n", &digits[1..]).into_bytes());
+    for lines in lines {
+        let mut raw = program.connect().await;
+        raw.send(request(&lines, &body)).await;
+        let reply = raw.reply().await;
+        assert_eq!(reply.status, 401, "{}", String::from_utf8_lossy(&lines));
+        assert!(reply.header("www-authenticate").is_some());
+    }
+    // Had any of them been stored, this would be a duplicate.
+    for (lines, outcome) in [
+        (format!("{header}: {right}\r\n"), "accepted"),
+        (format!("{header}: {digits}\r\n"), "duplicate"),
+        (format!("{header}: sha256={}\r\n", digits.to_uppercase()), "duplicate"),
+    ] {
+        let mut raw = program.connect().await;
+        raw.send(request(&lines, &body)).await;
+        let reply = raw.reply().await;
+        assert!(reply.status == 200 && reply.text().contains(outcome), "{lines} {reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_event_whose_client_hangs_up_at_once_is_stored() {
+    let program = Program::start(&[], None).await;
+    for number in 0..20 {
+        let mut raw = program.connect().await;
+        raw.send(event(number)).await;
+        drop(raw);
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while stored(&program).await < 20 {
+        assert!(Instant::now() < deadline, "not all of them are stored");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for number in 0..20 {
+        let mut raw = program.connect().await;
+        raw.send(event(number)).await;
+        assert!(raw.reply().await.text().contains("duplicate"), "event {number} was not stored");
+    }
+}
+
+/// Events stored, by the program's own count.
+async fn stored(program: &Program) -> u64 {
+    let mut raw = Raw::connect(program.admin).await;
+    raw.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+    let reply = String::from_utf8(raw.rest().await).unwrap();
+    let counts = reply.lines().filter(|line| line.starts_with("finhook_events_total{"));
+    counts.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+}
+
+#[tokio::test]
+async fn running_out_of_file_descriptors_does_not_shut_the_door() {
+    // Far fewer than server.max_connections, and all of them taken.
+    let program = Program::start(&[], Some(100)).await;
+    let mut hostile = Vec::new();
+    for _ in 0..200 {
+        hostile.push(program.connect().await);
+    }
+    for number in 0..20 {
+        let mut raw = program.connect().await;
+        raw.send(event(number)).await;
+        assert_eq!(raw.reply().await.status, 200);
+        hostile.push(raw);
+    }
+    let log = program.log.lock().unwrap();
+    let said = log.iter().filter(|line| line.contains("ulimit -n")).count();
+    assert_eq!(said, 1, "it says once a minute what to do");
+}
+
+/// One hostile client: begins something, sees that it gets nowhere, and comes back at once.
+async fn hostile(addr: SocketAddr, kind: usize, opened: Arc<AtomicUsize>) {
+    let starts = ["", "POST /fin HTTP/1.1\r\nHost: a\r\n", "P", "PRI * H", "POST /fin HTTP/1.1\r\nX-"];
+    loop {
+        let Ok(mut stream) = tokio::net::TcpStream::connect(addr).await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        opened.fetch_add(1, Ordering::Relaxed);
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, starts[kind % starts.len()].as_bytes()).await;
+        let mut byte = [0];
+        let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut byte).await;
+        // Not a tight loop: the attackers' processor time is the program's too.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Holds the program at its cap with `attackers` hostile connections while `requests` genuine ones are sent, each on a
+/// connection of its own. Their latencies, sorted, how many connections the attackers opened, and the largest memory.
+async fn besiege(cap: usize, attackers: usize, requests: u64) -> (Vec<Duration>, usize, u64) {
+    let program = Program::start(&[("FINHOOK__SERVER__MAX_CONNECTIONS", &cap.to_string())], None).await;
+    let opened = Arc::new(AtomicUsize::new(0));
+    let mut siege = JoinSet::new();
+    for kind in 0..attackers {
+        siege.spawn(hostile(program.addr, kind, Arc::clone(&opened)));
+        if kind % 200 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while opened.load(Ordering::Relaxed) < attackers {
+        assert!(Instant::now() < deadline, "the attackers don't get in");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (mut latencies, mut resident) = (Vec::new(), 0);
+    for number in 0..requests {
+        let began = Instant::now();
+        let mut raw = program.connect().await;
+        raw.send(event(number)).await;
+        assert_eq!(raw.reply().await.status, 200);
+        latencies.push(began.elapsed());
+        resident = resident.max(program.resident_kib());
+    }
+    latencies.sort();
+    (latencies, opened.load(Ordering::Relaxed), resident)
+}
+
+#[tokio::test]
+async fn hostile_connections_at_the_cap_do_not_shut_the_door() {
+    let (latencies, opened, _) = besiege(200, 1_000, 50).await;
+    assert!(opened > 1_000, "the cap was never reached");
+    // A sender waits 5 s for its answer. The figures are the benchmark's concern.
+    assert!(latencies[49] < Duration::from_secs(5), "{latencies:?}");
+}
+
+/// `tests/run --long ten_thousand`. Needs as many open files as connections, and as many again for the program.
+#[tokio::test]
+#[ignore = "a benchmark: opens as many connections as the limit of open files lets it, up to 10,000"]
+async fn ten_thousand_hostile_connections_at_the_cap_do_not_shut_the_door() {
+    let own = std::fs::read_to_string("/proc/self/limits").unwrap();
+    let open_files = own.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let open_files: usize = open_files.split_whitespace().nth(3).unwrap().parse().unwrap_or(usize::MAX);
+    let cap = 10_000.min(open_files - 1_000);
+    let (latencies, opened, resident) = besiege(cap, cap + 200, 500).await;
+    let at = |percent: usize| latencies[(latencies.len() * percent / 100).min(latencies.len() - 1)];
+    println!(
+        "cap {cap}, {opened} hostile connections opened; {} genuine requests: p50 {:?}, p99 {:?}, max {:?}; the program's \
+         memory: {} MiB",
+        latencies.len(),
+        at(50),
+        at(99),
+        at(100),
+        resident / 1024,
+    );
+    assert!(at(99) < Duration::from_millis(500), "p99 {:?}", at(99));
+    assert!(resident < 256 * 1024, "{resident} KiB");
+}
