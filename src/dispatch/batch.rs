@@ -74,7 +74,7 @@ impl Run {
                 self.not_before = None;
                 let read = if self.parked { self.write_parked().await } else { self.write_fresh(newest).await };
                 if let Err(error) = read {
-                    tracing::error!(sink = self.worker.state.name, %error, "the sink waits; see \"When the journal is damaged\" in the README");
+                    tracing::error!(sink = self.worker.state.name, %error, "{}", super::UNREADABLE);
                     self.failed(error, JOURNAL_RETRY);
                 }
                 if self.settled_at.elapsed() >= SETTLE_EVERY {

@@ -105,6 +105,8 @@ pub struct Lanes {
     max_held: usize,
     read_to: u64,
     cursor: u64,
+    /// Events beyond the cursor that a run before this one parked or gave up on, before a crash.
+    known: HashSet<u64>,
     /// Changes since the last settlement was taken.
     changes: Settlement,
     touched: HashMap<u64, LaneState>,
@@ -115,9 +117,9 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// Nothing in memory yet; events up to `cursor` are settled, parked or dead.
+    /// Nothing in memory yet; events up to `cursor`, and those in `known`, are settled, parked or dead.
     #[must_use]
-    pub fn new(cursor: u64, max_held: usize) -> Self {
+    pub fn new(cursor: u64, known: HashSet<u64>, max_held: usize) -> Self {
         Self {
             lanes: HashMap::new(),
             ready: VecDeque::new(),
@@ -127,6 +129,7 @@ impl Lanes {
             max_held,
             read_to: cursor,
             cursor,
+            known,
             changes: Settlement::default(),
             touched: HashMap::new(),
             settlement: 1,
@@ -175,6 +178,9 @@ impl Lanes {
     /// Takes in the next event after [`Lanes::read_to`]; `wanted` says whether this sink gets it.
     pub fn fresh(&mut self, fresh: Fresh, wanted: bool, now_ms: i64) {
         self.read_to = fresh.row.seq();
+        if self.known.remove(&self.read_to) {
+            return;
+        }
         let stored = match fresh.row {
             Row::Sound(stored) => stored,
             Row::Damaged { seq, .. } => return self.dead(seq, 0, now_ms, DAMAGED.into()),
@@ -381,6 +387,15 @@ impl Lanes {
             if self.lanes.get(&number).is_some_and(|lane| lane.mode == Mode::Fresh) {
                 self.shelve(number);
             }
+        }
+    }
+
+    /// Parks everything, at the end of the process: what was delivered out of turn beyond the cursor is then remembered.
+    pub fn shelve_all(&mut self) {
+        let fresh: Vec<u64> =
+            self.lanes.iter().filter(|(_, lane)| lane.mode == Mode::Fresh).map(|(number, _)| *number).collect();
+        for number in fresh {
+            self.shelve(number);
         }
     }
 

@@ -34,6 +34,9 @@ const JOURNAL_RETRY: Duration = Duration::from_secs(1);
 /// after a crash.
 const SETTLE_EVERY: Duration = Duration::from_millis(50);
 
+/// Said when the journal could not be read.
+const UNREADABLE: &str = "the sink waits and tries again; see \"When the journal is damaged\" in the README";
+
 /// How far the process has come on its way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {

@@ -71,9 +71,19 @@ struct Run<R> {
 }
 
 pub(super) async fn run<R: Relay>(worker: Worker, relay: Arc<R>, settings: Settings) {
+    let known = loop {
+        match worker.reader.beyond(worker.state.number, worker.state.cursor).await {
+            Ok(known) => break known,
+            Err(error) => {
+                tracing::error!(sink = worker.state.name, %error, "{}", super::UNREADABLE);
+                worker.status.set_error(error.to_string().into());
+                tokio::time::sleep(JOURNAL_RETRY).await;
+            }
+        }
+    };
     let held = (settings.concurrency * HELD_PER_SLOT).max(MIN_HELD);
     let mut run = Run {
-        lanes: Lanes::new(worker.state.cursor, held),
+        lanes: Lanes::new(worker.state.cursor, known, held),
         health: Health::new(settings.retry.base, settings.retry.cap),
         rng: fastrand::Rng::new(),
         attempts: JoinSet::new(),
@@ -156,7 +166,7 @@ impl<R: Relay> Run<R> {
                 Ok(())
             };
             if let Err(error) = result {
-                tracing::error!(sink = self.worker.state.name, %error, "the sink waits; see \"When the journal is damaged\" in the README");
+                tracing::error!(sink = self.worker.state.name, %error, "{}", super::UNREADABLE);
                 self.worker.status.set_error(error.to_string().into());
                 self.read_again = Some(Instant::now() + JOURNAL_RETRY);
                 break;
@@ -465,6 +475,7 @@ impl<R: Relay> Run<R> {
                 self.lanes.committed(settling.number);
             }
         }
+        self.lanes.shelve_all();
         if let Some((_, settlement)) = self.lanes.take_settlement()
             && let Err(error) = self.worker.journal.settle(self.worker.state.number, Arc::new(settlement)).await
         {

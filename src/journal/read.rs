@@ -3,6 +3,7 @@
 //! Each stored event carries a checksum over everything that is delivered of it. A row whose bytes changed on disk is
 //! reported as [`Row::Damaged`], never as an event.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, params};
@@ -228,6 +229,22 @@ impl Reader {
 }
 
 impl Reader {
+    /// Events beyond a sink's cursor that are parked for it or dead: a crash came before the cursor could move past them.
+    ///
+    /// # Errors
+    /// The file could not be read.
+    pub async fn beyond(&self, sink: SinkNumber, cursor: u64) -> Result<HashSet<u64>, ReadError> {
+        self.query(move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT seq FROM parked WHERE seq > ?2 AND sink = ?1 AND replay IS NULL
+                 UNION SELECT seq FROM dead WHERE seq > ?2 AND sink = ?1",
+            )?;
+            let seqs = statement.query_map(params![sink.0, cursor.cast_signed()], |row| row.get::<_, i64>(0))?;
+            seqs.map(|seq| seq.map(i64::unsigned_abs)).collect()
+        })
+        .await
+    }
+
     /// Parked events of a sink.
     ///
     /// # Errors

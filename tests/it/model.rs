@@ -73,6 +73,8 @@ struct World {
     /// Conversations with an attempt under way, and the most of them at once.
     busy: HashSet<String>,
     overlapped: bool,
+    /// What happened, for the message of a failed case.
+    story: Vec<String>,
     most_at_once: usize,
 }
 
@@ -100,6 +102,9 @@ impl Relay for Sink {
             world.busy.remove(&conversation);
         }
         let answer = world.script.get_mut(&conversation).and_then(VecDeque::pop_front).unwrap_or(Answer::Takes);
+        world
+            .story
+            .push(format!("{conversation} #{seq} attempt {} {:?}: {answer:?}", delivery.attempt, delivery.replay));
         let fault = match answer {
             Answer::Takes => {
                 world.taken.push((seq, replay));
@@ -167,6 +172,7 @@ impl System {
     }
 
     async fn take(mut self, step: &Step) -> Self {
+        self.sink.0.lock().unwrap().story.push(format!("{step:?}"));
         match step {
             Step::Append { conversation } => {
                 let number = self.stored.len() as u64;
@@ -285,7 +291,7 @@ async fn run(steps: Vec<Step>, folder: &Path) -> Result<(), TestCaseError> {
     for (seq, _) in &stored {
         let rejected = world.rejections.get(seq).copied().unwrap_or(0);
         prop_assert!(
-            ever.contains(seq) || dead.contains(seq) && rejected >= 3,
+            ever.contains(seq) || (dead.contains(seq) && rejected >= 3),
             "{seq} is lost: dead {}, rejected {rejected} times, {:?}",
             dead.contains(seq),
             world.taken
@@ -295,7 +301,7 @@ async fn run(steps: Vec<Step>, folder: &Path) -> Result<(), TestCaseError> {
     let mut newest = HashMap::new();
     for seq in &first_deliveries {
         let before = newest.insert(conversation[seq], *seq).unwrap_or(0);
-        prop_assert!(before < *seq, "{seq} came after {before}: {:?}", world.taken);
+        prop_assert!(before < *seq, "{seq} came after {before}: {:#?}", world.story);
     }
     let mut times: HashMap<u64, u32> = HashMap::new();
     for (seq, replay) in &world.taken {
@@ -304,7 +310,11 @@ async fn run(steps: Vec<Step>, folder: &Path) -> Result<(), TestCaseError> {
         }
     }
     for (seq, times) in times {
-        prop_assert!(times == 1 || world.excused.contains(&seq), "{seq} was delivered {times} times");
+        prop_assert!(
+            times == 1 || world.excused.contains(&seq),
+            "{seq} was delivered {times} times: {:#?}",
+            world.story
+        );
     }
     prop_assert!(!world.overlapped, "two attempts in one conversation at once");
     prop_assert!(world.most_at_once <= CONCURRENCY);
