@@ -159,6 +159,12 @@ impl Event {
     /// place its length and [`Event::body_hash`], u64 little-endian each.
     #[must_use]
     pub fn checksum(&self) -> u64 {
+        self.checksum_with(self.body_hash())
+    }
+
+    /// [`Event::checksum`] where the body's hash is known already.
+    #[must_use]
+    pub fn checksum_with(&self, body_hash: u64) -> u64 {
         let mut sum = Xxh3Default::new();
         let parts = &self.0;
         sum.update(parts.id.as_bytes());
@@ -177,7 +183,7 @@ impl Event {
         add_text(&mut sum, parts.content_type.as_deref());
         add_text(&mut sum, parts.signature.as_deref());
         sum.update(&(parts.body.len() as u64).to_le_bytes());
-        sum.update(&self.body_hash().to_le_bytes());
+        sum.update(&body_hash.to_le_bytes());
         sum.digest()
     }
 }

@@ -26,7 +26,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
-use uuid::Uuid;
 
 use crate::event::Event;
 
@@ -121,7 +120,9 @@ impl Journal {
     /// The event is not, or not surely, on disk: see [`AppendError`].
     pub async fn append(&self, event: Event) -> Result<Appended, AppendError> {
         let (reply, answer) = oneshot::channel();
-        self.queue.append(Append { event, reply })?;
+        let body_hash = event.body_hash();
+        let checksum = event.checksum_with(body_hash);
+        self.queue.append(Append { event, body_hash, checksum, reply })?;
         answer.await.unwrap_or(Err(AppendError::Failed))
     }
 
@@ -212,9 +213,4 @@ where
         // Whoever asked may have gone.
         let _ = self.reply.send(result);
     }
-}
-
-/// An id as it is stored.
-fn id_bytes(id: &Uuid) -> &[u8] {
-    id.as_bytes()
 }

@@ -22,9 +22,12 @@ const MAX_CHANGES: usize = 1024;
 /// Where the answer to an append goes.
 pub(super) type Reply = oneshot::Sender<Result<Appended, AppendError>>;
 
-/// An event that waits to be stored, and who waits for the answer.
+/// An event that waits to be stored, and who waits for the answer. What is hashed of it is hashed before it waits: the
+/// writer is one thread, those who append are many.
 pub(super) struct Append {
     pub(super) event: Event,
+    pub(super) body_hash: u64,
+    pub(super) checksum: u64,
     pub(super) reply: Reply,
 }
 

@@ -20,8 +20,8 @@ use super::checkpoint::Checkpointer;
 use super::queue::{Append, Change, Queue, Reply, Work};
 use super::schema::{self, Lock};
 use super::tail::Tail;
-use super::{AppendError, Appended, Shared, WriteError, id_bytes};
-use crate::event::{Event, Kind, Stored};
+use super::{AppendError, Appended, Shared, WriteError};
+use crate::event::{Kind, Stored};
 use crate::metrics::Metrics;
 
 /// Events in one transaction at most: bounds the time of a commit and the growth of the log in one step.
@@ -169,7 +169,7 @@ impl Writer {
         if !appends.is_empty() {
             let mut insert = Insert::prepare(connection)?;
             for append in appends {
-                let outcome = insert.event(self.next_seq, &append.event)?;
+                let outcome = insert.event(self.next_seq, append)?;
                 if matches!(outcome, Appended::Stored { .. }) {
                     self.next_seq += 1;
                 }
@@ -295,9 +295,10 @@ impl<'c> Insert<'c> {
         })
     }
 
-    fn event(&mut self, seq: u64, event: &Event) -> rusqlite::Result<Appended> {
-        let id = id_bytes(&event.id);
-        let hash = event.body_hash().cast_signed();
+    fn event(&mut self, seq: u64, append: &Append) -> rusqlite::Result<Appended> {
+        let event = &append.event;
+        let id = event.id.as_bytes();
+        let hash = append.body_hash.cast_signed();
         let keep_from = event.received_ms.max(event.created_ms);
         if self.id.execute(params![id, seq.cast_signed(), hash, keep_from])? == 0 {
             let first: Option<i64> = self.first.query_row([id], |row| row.get(0)).optional()?.flatten();
@@ -326,7 +327,7 @@ impl<'c> Insert<'c> {
             event.content_type,
             event.signature,
             event.lane().cast_signed(),
-            event.checksum().cast_signed(),
+            append.checksum.cast_signed(),
             &*event.body,
         ])?;
         Ok(Appended::Stored { seq })
