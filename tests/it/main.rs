@@ -4,6 +4,7 @@
 mod admin;
 mod cli;
 mod config;
+mod delivery;
 mod fin_fake;
 mod hostile_http;
 mod hostile_program;

@@ -1,7 +1,7 @@
 //! The far end of a relay: an HTTP server on a port of its own that records what comes and answers as it is told, well
 //! or badly.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::future::pending;
 use std::io;
@@ -110,6 +110,8 @@ struct Shared {
     /// For the next requests, one each; then `otherwise`.
     answers: Mutex<VecDeque<Answer>>,
     otherwise: Mutex<Answer>,
+    /// For requests in which this header has this value; before all others.
+    chosen: Mutex<HashMap<(&'static str, String), Answer>>,
     received: watch::Sender<Vec<Received>>,
     connections: AtomicUsize,
     in_flight: AtomicUsize,
@@ -128,13 +130,22 @@ impl Receiver {
         Self::listen(Some(TlsAcceptor::from(Arc::new(config)))).await
     }
 
+    /// The same at an address at which nobody listens yet.
+    pub(crate) async fn start_at(address: SocketAddr) -> Self {
+        Self::listen_on(TcpListener::bind(address).await.unwrap(), None)
+    }
+
     async fn listen(tls: Option<TlsAcceptor>) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        Self::listen_on(TcpListener::bind(("127.0.0.1", 0)).await.unwrap(), tls)
+    }
+
+    fn listen_on(listener: TcpListener, tls: Option<TlsAcceptor>) -> Self {
         let address = listener.local_addr().unwrap();
         let (sender, received) = watch::channel(Vec::new());
         let shared = Arc::new(Shared {
             answers: Mutex::default(),
             otherwise: Mutex::new(Answer::status(200)),
+            chosen: Mutex::default(),
             received: sender,
             connections: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
@@ -159,6 +170,16 @@ impl Receiver {
     /// Answers all further requests so.
     pub(crate) fn answer_all(&self, answer: Answer) {
         *self.shared.otherwise.lock().unwrap() = answer;
+    }
+
+    /// What to answer to requests in which a header has a value; `None`: as to all others.
+    pub(crate) fn answer_where(&self, header: &'static str, value: &str, answer: Option<Answer>) {
+        let mut chosen = self.shared.chosen.lock().unwrap();
+        let key = (header, value.to_owned());
+        match answer {
+            Some(answer) => drop(chosen.insert(key, answer)),
+            None => drop(chosen.remove(&key)),
+        }
     }
 
     /// What came so far, in order.
@@ -252,7 +273,13 @@ impl Shared {
             headers: head.headers,
             body,
         };
+        let chosen = self.chosen.lock().unwrap().iter().find_map(|((header, value), answer)| {
+            (received.headers.get(*header)?.as_bytes() == value.as_bytes()).then(|| answer.clone())
+        });
         self.received.send_modify(|all| all.push(received));
+        if let Some(chosen) = chosen {
+            return chosen;
+        }
         let next = self.answers.lock().unwrap().pop_front();
         next.unwrap_or_else(|| self.otherwise.lock().unwrap().clone())
     }
