@@ -3,7 +3,7 @@
 //! Of a file's contents the line ends at its end are trimmed, nothing else. Files of signing secrets are read by
 //! [`crate::verify::rotation`], which also reads them again when they change.
 
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::Error;
 use super::tree::{Field, Table};
 use crate::verify::SHORT_SECRET;
-use crate::verify::rotation::{self, Problem};
+use crate::verify::rotation;
 
 /// Larger files are surely not secrets.
 const MAX_FILE_BYTES: u64 = 64 << 10;
@@ -104,7 +104,7 @@ pub(super) fn signing_secrets(
             let secrets = match rotation::read(&path) {
                 Ok(secrets) => secrets,
                 // The endpoint waits for its secret.
-                Err(Problem::Empty | Problem::Unreadable(ErrorKind::NotFound)) => Vec::new(),
+                Err(problem) if problem.is_waiting() => Vec::new(),
                 Err(problem) => {
                     let problem = format!("{}: {problem}", path.display());
                     return Err(

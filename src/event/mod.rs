@@ -117,7 +117,6 @@ impl Event {
     /// An event that the journal stored, as it stored it. For the journal, and for tests that need an event as a
     /// journal would give it; nobody else has parts that were authentic.
     #[must_use]
-    #[allow(dead_code, reason = "called by the journal")]
     pub(crate) fn from_journal(parts: Parts) -> Self {
         Self(parts)
     }

@@ -1,6 +1,7 @@
 //! Keeps a keyring up to date with its `signing_secrets_file`.
 //!
-//! The file holds one secret a line, in UTF-8, the current one first; each line's end (LF or CR LF) is not part of it.
+//! The file holds one secret a line, in UTF-8, the current one first. Line ends (LF or CR LF) are not part of a secret, all
+//! else is; how many there are at the end does not matter.
 //! Docker and Kubernetes mount secrets as files, and operators edit them in place, rename a new file over them, or, as
 //! Kubernetes does, swap a symbolic link somewhere on the path. So the file is not watched for notifications: its
 //! content is read every second, by its path, and compared.
@@ -8,7 +9,7 @@
 //! Invariants:
 //! - A content counts only when two reads a second apart gave the same: one that is being written is not taken.
 //! - What can't be read or makes no sense leaves the secrets in use as they are. It is reported once, until it changes.
-//! - An empty file never takes secrets away. While there are none yet, it is what the endpoint waits for to be filled.
+//! - An empty or missing file never takes secrets away. While there are none yet, the endpoint waits for it quietly.
 
 use std::convert::Infallible;
 use std::fs;
@@ -55,6 +56,14 @@ pub enum Problem {
     /// It holds nothing at all.
     #[error("it is empty: write the endpoint's signing secret into it")]
     Empty,
+}
+
+impl Problem {
+    /// Whether it only means that nobody has written the secret yet: Fin shows it once the callback URL is saved.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        matches!(self, Self::Empty | Self::Unreadable(io::ErrorKind::NotFound))
+    }
 }
 
 /// Keeps the keyring up to date with the file, for ever; dropping the future ends it. Logs what it takes and refuses.
@@ -149,7 +158,7 @@ impl Watcher {
                 let short = secrets.iter().filter(|it| it.expose_secret().len() < SHORT_SECRET).count();
                 Look::Taken { secrets: secrets.len(), short }
             }
-            Err(Problem::Empty) if self.keyring.is_empty() => Look::Nothing,
+            Err(problem) if problem.is_waiting() && self.keyring.is_empty() => Look::Nothing,
             Err(problem) => Look::Refused { problem, in_use: self.keyring.len() },
         }
     }
@@ -170,7 +179,7 @@ fn content(path: &Path) -> Result<Zeroizing<Vec<u8>>, Problem> {
 
 /// The secrets in a file's content.
 fn parse(content: &[u8]) -> Result<Vec<SecretString>, Problem> {
-    let text = str::from_utf8(content).map_err(|_| Problem::NotUtf8)?;
+    let text = str::from_utf8(content).map_err(|_| Problem::NotUtf8)?.trim_end_matches(['\r', '\n']);
     if text.trim().is_empty() {
         return Err(Problem::Empty);
     }
@@ -183,7 +192,6 @@ fn parse(content: &[u8]) -> Result<Vec<SecretString>, Problem> {
             Ok(line.into())
         }
     };
-    // `lines` takes the line's end, LF or CR LF, off each line, and makes no empty one of the last end.
     text.lines().enumerate().map(secret).collect()
 }
 
