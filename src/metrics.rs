@@ -48,6 +48,11 @@ struct Sink {
     sink: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Stream {
+    state: &'static str,
+}
+
 type Seconds = Gauge<f64, AtomicU64>;
 
 /// All metrics of one process. Cheap to share behind an `Arc`; recording never blocks for long.
@@ -64,6 +69,13 @@ pub struct Metrics {
     sink_oldest_seconds: Family<Sink, Seconds>,
     sink_paused: Family<Sink, Gauge>,
     dead_letters: Family<Sink, Gauge>,
+    sse_streams: Family<Stream, Counter>,
+    /// Event streams of Fin's that are listened to now.
+    pub sse_open: Gauge,
+    /// Chunks of replies that were missing when a later one came.
+    pub sse_chunk_gaps: Counter,
+    /// Readers of the live stream.
+    pub live_readers: Gauge,
     /// From the complete head of a request to its answer.
     pub ack_seconds: Histogram,
     /// One commit of the journal, fsync included.
@@ -155,6 +167,10 @@ impl Metrics {
             sink_oldest_seconds: Family::default(),
             sink_paused: Family::default(),
             dead_letters: Family::default(),
+            sse_streams: Family::default(),
+            sse_open: Gauge::default(),
+            sse_chunk_gaps: Counter::default(),
+            live_readers: Gauge::default(),
             ack_seconds: latency(),
             commit_seconds: latency(),
             commit_events: Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0]),
@@ -190,6 +206,10 @@ impl Metrics {
         );
         r.register("sink_paused", "1 while the sink is paused", metrics.sink_paused.clone());
         r.register("dead_letters", "Dead letters kept", metrics.dead_letters.clone());
+        r.register("sse_streams", "Event streams of Fin's that ended, by how", metrics.sse_streams.clone());
+        r.register("sse_open", "Event streams of Fin's that are listened to", metrics.sse_open.clone());
+        r.register("sse_chunk_gaps", "Missing chunks of streamed replies", metrics.sse_chunk_gaps.clone());
+        r.register("live_readers", "Readers of the live stream", metrics.live_readers.clone());
         r.register_with_unit("journal", "Size of the journal's files", Unit::Bytes, metrics.journal_bytes.clone());
         r.register("build", "The running build", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         Self { registry, ..metrics }
@@ -224,6 +244,11 @@ impl Metrics {
             paused: self.sink_paused.get_or_create_owned(&sink),
             dead_letters: self.dead_letters.get_or_create_owned(&sink),
         }
+    }
+
+    /// Counts an event stream of Fin's that ended; `state` is a constant of the code.
+    pub fn sse_stream(&self, state: &'static str) {
+        self.sse_streams.get_or_create_owned(&Stream { state }).inc();
     }
 
     /// Removes the gauges of a sink that an operator told finhook to forget.

@@ -8,12 +8,15 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
+use axum::middleware;
 use axum::response::IntoResponse;
 use axum::routing::get;
 
 use crate::config;
 use crate::dispatch::Handle;
+use crate::gateway::guard::{self, Guard};
 use crate::journal::Journal;
+use crate::live::{self, Live};
 use crate::metrics::{self, Metrics};
 
 pub use health::{Readiness, Stage};
@@ -24,6 +27,7 @@ struct Shared {
     readiness: Readiness,
     metrics: Arc<Metrics>,
     journal: Journal,
+    live: Live,
     sinks: Vec<Handle>,
 }
 
@@ -32,6 +36,7 @@ struct Shared {
 pub struct Listener {
     tcp: tokio::net::TcpListener,
     addr: SocketAddr,
+    guard: Arc<Guard>,
     shared: Arc<Shared>,
 }
 
@@ -45,13 +50,15 @@ impl Listener {
         readiness: Readiness,
         metrics: Arc<Metrics>,
         journal: Journal,
+        live: Live,
         sinks: Vec<Handle>,
     ) -> std::io::Result<Self> {
         let tcp = std::net::TcpListener::bind(config.bind)?;
         tcp.set_nonblocking(true)?;
         let tcp = tokio::net::TcpListener::from_std(tcp)?;
         let addr = tcp.local_addr()?;
-        Ok(Self { tcp, addr, shared: Arc::new(Shared { readiness, metrics, journal, sinks }) })
+        let guard = Arc::new(Guard::new(config.token.clone()));
+        Ok(Self { tcp, addr, guard, shared: Arc::new(Shared { readiness, metrics, journal, live, sinks }) })
     }
 
     /// The bound address.
@@ -62,11 +69,15 @@ impl Listener {
 
     /// Serves until `shutdown` is done.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) {
+        let stream = get(live::stream)
+            .with_state(self.shared.live.clone())
+            .route_layer(middleware::from_fn_with_state(self.guard, guard::check));
         let router = Router::new()
             .route("/livez", get(|| async { "ok\n" }))
             .route("/readyz", get(health::readyz))
             .route("/metrics", get(metrics_text))
-            .with_state(self.shared);
+            .with_state(Arc::clone(&self.shared))
+            .route("/api/v1/stream", stream);
         #[expect(clippy::disallowed_methods, reason = "not on the internet: loopback, or behind a token")]
         if let Err(error) = axum::serve(self.tcp, router).with_graceful_shutdown(shutdown).await {
             tracing::error!(%error, "the admin listener failed");

@@ -9,6 +9,7 @@
 //! Every task's handle is kept. One that ends early, or panics, ends the process with an error: a supervisor restarts it, and
 //! the journal has everything.
 
+mod fin;
 pub mod intake;
 mod sinks;
 
@@ -24,9 +25,11 @@ use crate::config::Config;
 use crate::dispatch::{Phase, now_ms};
 use crate::journal::retention::Retention;
 use crate::journal::{self, Journal};
+use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::source::http::Listener;
 use crate::verify::{ClientSecret, Keyring, rotation};
+use fin::FinSide;
 use intake::{Endpoint, Receiver};
 
 /// What is left for closing the journal after the drain time.
@@ -79,6 +82,8 @@ pub struct App {
     readiness: Readiness,
     listener: Listener<Receiver>,
     admin: admin::Listener,
+    live: Live,
+    fin: Option<FinSide>,
     workers: JoinSet<()>,
     background: JoinSet<()>,
     phase: watch::Sender<Phase>,
@@ -127,9 +132,24 @@ impl App {
             config.endpoints.iter().map(|(name, endpoint)| (name.as_str(), endpoint.path.as_str())).collect();
         let listener = Listener::bind(&config.server, &paths, Arc::new(receiver), metrics.clone())
             .map_err(|error| Error::Bind { key: "server.bind", addr: config.server.bind, error })?;
+        let live = Live::new(&journal, metrics.clone())?;
         let readiness = Readiness::new(journal.clone());
-        let admin = admin::Listener::bind(&config.admin, readiness.clone(), metrics.clone(), journal.clone(), sinks)
-            .map_err(|error| Error::Bind { key: "admin.bind", addr: config.admin.bind, error })?;
+        let admin = admin::Listener::bind(
+            &config.admin,
+            readiness.clone(),
+            metrics.clone(),
+            journal.clone(),
+            live.clone(),
+            sinks,
+        )
+        .map_err(|error| Error::Bind { key: "admin.bind", addr: config.admin.bind, error })?;
+        let fin = match &config.gateway {
+            Some(settings) => {
+                let bound = FinSide::bind(settings, config.journal.dedupe_window, &journal, &live, &metrics).await;
+                Some(bound.map_err(|error| Error::Bind { key: "gateway.bind", addr: settings.bind, error })?)
+            }
+            None => None,
+        };
         Ok(Self {
             config,
             metrics,
@@ -138,6 +158,8 @@ impl App {
             readiness,
             listener,
             admin,
+            live,
+            fin,
             workers,
             background,
             phase,
@@ -154,6 +176,12 @@ impl App {
     #[must_use]
     pub fn admin_addr(&self) -> SocketAddr {
         self.admin.local_addr()
+    }
+
+    /// The bound address of the gateway, if it is on.
+    #[must_use]
+    pub fn gateway_addr(&self) -> Option<SocketAddr> {
+        self.fin.as_ref().map(FinSide::addr)
     }
 
     /// All metrics.
@@ -176,6 +204,11 @@ impl App {
             // An error means that the sender is gone: the process is ending.
             let _ = phases.wait_for(|phase| *phase >= Phase::Draining).await;
         }));
+        let mut fin = JoinSet::new();
+        if let Some(side) = self.fin {
+            tracing::info!(gateway = %side.addr(), "listening");
+            fin.spawn(side.run(self.phase.subscribe(), drain_timeout));
+        }
         self.readiness.set(Stage::Ready);
 
         let early = tokio::select! {
@@ -185,6 +218,7 @@ impl App {
             Some(_) = self.background.join_next() => Some(Error::TaskEnded("a background task")),
             _ = &mut listener => Some(Error::TaskEnded("the public listener")),
             _ = &mut admin => Some(Error::TaskEnded("the admin listener")),
+            Some(_) = fin.join_next() => Some(Error::TaskEnded("the gateway")),
         };
         self.readiness.set(Stage::Draining);
         if let Some(error) = early {
@@ -197,11 +231,15 @@ impl App {
         let deadline = Instant::now() + drain_timeout;
         tracing::info!(seconds = drain_timeout.as_secs_f64(), "draining");
         self.phase.send_replace(Phase::Draining);
+        // They have no end of their own.
+        self.live.close();
         match listener.await {
             Ok(0) => {}
             Ok(cut) => tracing::warn!(connections = cut, "cut off at the end of server.drain_timeout"),
             Err(_) => return Err(Error::TaskEnded("the public listener")),
         }
+        // Calls of Fin that are under way; it keeps to the same time.
+        while fin.join_next().await.is_some() {}
         let all_done = async { while self.workers.join_next().await.is_some() {} };
         if tokio::time::timeout_at(deadline.into(), all_done).await.is_err() {
             tracing::info!("some sinks are behind; they go on at the next start");

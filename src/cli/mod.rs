@@ -3,15 +3,19 @@
 //! One file a command. Exit codes: 0 done, 1 failed, 2 wrong usage, 78 the configuration is faulty (`EX_CONFIG` of
 //! sysexits.h). Results go to stdout, messages to stderr.
 
+mod chat;
 mod check;
 mod client;
 pub mod fake_fin;
 mod healthcheck;
+mod live_client;
 mod logging;
 mod sample;
 mod send;
 mod serve;
 mod sign;
+mod tail;
+mod text;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -72,6 +76,10 @@ enum Command {
     Sign(sign::SignArgs),
     /// Check the signature of a body: exit code 0 valid, 1 not
     Verify(sign::VerifyArgs),
+    /// Follow the live stream of a running receiver
+    Tail(tail::Args),
+    /// Talk to Fin in the terminal: through the gateway, or to a stand-in with --fake
+    Chat(chat::Args),
     /// Run a stand-in for the Fin Agent API, to develop and test against
     FakeFin(fake_fin::Args),
     /// Ask the running receiver whether it is ready: exit code 0 ready, 1 not
@@ -87,6 +95,8 @@ pub fn main() -> ExitCode {
         Command::Send(args) => send::run(args, &global),
         Command::Sign(args) => sign::sign(args, &global),
         Command::Verify(args) => sign::verify(args, &global),
+        Command::Tail(args) => tail::run(args, &global),
+        Command::Chat(args) => chat::run(args, &global),
         Command::FakeFin(args) => client::block_on(async {
             fake_fin::run(args, interrupted()?).await?;
             Ok(ExitCode::SUCCESS)

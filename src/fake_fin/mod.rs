@@ -62,6 +62,8 @@ pub struct Settings {
     pub stream_ids: bool,
     /// How long a turn with an event stream waits for someone to listen before it begins.
     pub lead: Duration,
+    /// How long after a turn's last event its token is revoked, and its streams end.
+    pub linger: Duration,
     /// Names the host in `sse_subscription_url`, as `http://host:port`; `None`: the bound address. For tests with a
     /// proxy in between.
     pub stream_base: Option<String>,
@@ -81,6 +83,7 @@ impl Default for Settings {
             token_life: Duration::from_secs(180),
             stream_ids: false,
             lead: Duration::ZERO,
+            linger: Duration::ZERO,
             stream_base: None,
         }
     }
@@ -139,6 +142,13 @@ impl FakeFin {
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Sets the callback URL, for a receiver that had to know this address first.
+    pub fn send_webhooks_to(&mut self, callback: url::Url) {
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.settings.callback = Some(callback);
+        }
     }
 
     /// Serves until `shutdown` resolves; then ends every stream and leaves no task behind.
@@ -289,6 +299,7 @@ async fn play(
             let _ = webhooks.send(webhook.clone()).await;
         }
     }
+    tokio::time::sleep(shared.settings.linger).await;
     cycle.revoke();
 }
 

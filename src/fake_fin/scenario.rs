@@ -106,6 +106,8 @@ pub struct Step {
 pub struct Webhook {
     /// Index of the step from which on it may be sent.
     pub after: usize,
+    /// How much later it is sent, milliseconds of unhurried time.
+    pub delay_ms: u64,
     /// The raw body.
     pub body: Bytes,
     /// Signed with another secret.
@@ -299,7 +301,7 @@ impl Writer<'_> {
         let last = self.steps.len() - 1;
         let mut webhooks: Vec<Webhook> = (self.steps.iter().enumerate())
             .filter(|(_, step)| step.webhook)
-            .map(|(after, step)| Webhook { after, body: step.body.clone(), forged: false, repeats: 0 })
+            .map(|(after, step)| Webhook { after, delay_ms: 0, body: step.body.clone(), forged: false, repeats: 0 })
             .collect();
         match scenario {
             Scenario::Duplicates => {
@@ -311,6 +313,8 @@ impl Writer<'_> {
                 webhooks.rotate_left(1);
                 self.rng.shuffle(&mut webhooks[1..]);
                 webhooks.iter_mut().for_each(|webhook| webhook.after = last);
+                // Late enough that whoever listens to the event stream has seen everything.
+                webhooks[0].delay_ms = 2_000;
             }
             Scenario::BadSignature => {
                 webhooks = webhooks.into_iter().flat_map(|real| [forged(&real), real]).collect();
@@ -334,7 +338,7 @@ fn forged(real: &Webhook) -> Webhook {
     event.event_name = REPLIED.to_owned();
     event.message = Some(Message { author: "fin".to_owned(), body: FORGED_TEXT.to_owned(), ..Message::default() });
     let body = serde_json::to_vec(&event).unwrap_or_default().into();
-    Webhook { after: real.after, body, forged: true, repeats: 0 }
+    Webhook { after: real.after, delay_ms: 0, body, forged: true, repeats: 0 }
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ pub(super) async fn deliver(shared: Arc<Shared>, mut queue: mpsc::Receiver<Webho
         if !*shared.probed.get_or_init(|| probe(&shared, callback)).await {
             continue;
         }
+        tokio::time::sleep(shared.scaled(Duration::from_millis(webhook.delay_ms))).await;
         send(&shared, callback, &webhook).await;
     }
 }

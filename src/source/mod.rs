@@ -1,6 +1,7 @@
 //! How bytes come in.
 
 pub mod http;
+pub mod sse;
 
 use axum::http::HeaderMap;
 use bytes::Bytes;

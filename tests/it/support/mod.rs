@@ -3,6 +3,7 @@
 pub mod app;
 pub mod command;
 pub mod events;
+pub mod fin;
 pub mod intake;
 pub mod program;
 pub mod raw;

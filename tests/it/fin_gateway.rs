@@ -1,0 +1,336 @@
+//! The gateway: what it passes on, what it refuses, and that the API key stays where it is.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use finhook::fake_fin::{FakeFin, Scenario, Settings};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::support::command::Sandbox;
+use crate::support::fin::{DEADLINE, said};
+
+const KEY: &str = "api-key-that-must-never-be-seen";
+const TOKEN: &str = "token-of-the-callers";
+
+/// A running `finhook serve` with a gateway, whose every output is kept.
+struct Served {
+    child: Child,
+    sandbox: Sandbox,
+    log: Arc<Mutex<Vec<u8>>>,
+    gateway: String,
+    admin: String,
+    client: reqwest::Client,
+}
+
+impl Served {
+    fn start(base_url: &str, vars: &[(&str, &str)]) -> Self {
+        let mut sandbox = Sandbox::new();
+        let fixed = [
+            ("SERVER__BIND", "127.0.0.1:0"),
+            ("ADMIN__BIND", "127.0.0.1:0"),
+            ("GATEWAY__BIND", "127.0.0.1:0"),
+            ("GATEWAY__BASE_URL", base_url),
+            ("GATEWAY__API_KEY", KEY),
+            ("GATEWAY__TOKEN", TOKEN),
+            ("GATEWAY__SSE_HOSTS", "127.0.0.1"),
+            ("ENDPOINTS__FIN__SIGNING_SECRETS", "the-signing-secret"),
+            ("LOG__LEVEL", "trace"),
+        ];
+        for (name, value) in fixed.iter().chain(vars) {
+            sandbox = sandbox.var(&format!("FINHOOK__{name}"), value);
+        }
+        let mut child = sandbox
+            .command(["serve"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let mut stdout = child.stdout.take().unwrap();
+        let out = Arc::clone(&log);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = stdout.read(&mut buffer) {
+                out.lock().unwrap().extend_from_slice(&buffer[..length]);
+            }
+        });
+        let (tell, told) = std::sync::mpsc::sync_channel(16);
+        let (mut stderr, err) = (BufReader::new(child.stderr.take().unwrap()), Arc::clone(&log));
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            while stderr.read_line(&mut line).is_ok_and(|length| length > 0) {
+                err.lock().unwrap().extend_from_slice(line.as_bytes());
+                if let Ok(entry) = serde_json::from_str::<Value>(&line)
+                    && line.contains("\"listening\"")
+                {
+                    let _ = tell.send(entry);
+                }
+                line.clear();
+            }
+        });
+        let (mut gateway, mut admin) = (None, None);
+        while gateway.is_none() || admin.is_none() {
+            let entry = told.recv_timeout(DEADLINE).expect("it tells where it listens");
+            let address = |name: &str| {
+                let fields = entry.get("fields").unwrap_or(&entry);
+                fields[name].as_str().map(|address| format!("http://{address}"))
+            };
+            gateway = gateway.or_else(|| address("gateway"));
+            admin = admin.or_else(|| address("admin"));
+        }
+        let client = finhook::outbound::client().unwrap().timeout(DEADLINE).build().unwrap();
+        Self { child, sandbox, log, gateway: gateway.unwrap(), admin: admin.unwrap(), client }
+    }
+
+    fn post(&self, path: &str) -> reqwest::RequestBuilder {
+        let request = self.client.post(format!("{}{path}", self.gateway));
+        request.bearer_auth(TOKEN).header("content-type", "application/json")
+    }
+
+    async fn subscribe(&self, url: &str) -> u16 {
+        self.post("/subscriptions").body(json!({"url": url}).to_string()).send().await.unwrap().status().as_u16()
+    }
+
+    async fn metrics(&self) -> String {
+        let answer = self.client.get(format!("{}/metrics", self.admin)).send().await.unwrap();
+        answer.text().await.unwrap()
+    }
+
+    /// Ends it, and gives back everything that it has written: log, event lines and files.
+    fn end(mut self) -> Vec<u8> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let began = Instant::now();
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(began.elapsed() < DEADLINE, "it ends");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let mut all = self.log.lock().unwrap().clone();
+        for file in self.sandbox.listing() {
+            if file.is_file() {
+                all.extend(std::fs::read(file).unwrap());
+            }
+        }
+        all
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An HTTP server that answers everything in one way, and counts the connections made to it.
+async fn server(
+    answer: impl Fn(Request) -> Response + Clone + Send + Sync + 'static,
+) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&connections);
+    let listener = axum::serve::ListenerExt::tap_io(listener, move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+    });
+    let router = Router::new().fallback(async move |request: Request| answer(request));
+    #[expect(clippy::disallowed_methods, reason = "only this test talks to it")]
+    tokio::spawn(axum::serve(listener, router).into_future());
+    (addr, connections)
+}
+
+fn contains(all: &[u8], part: &str) -> bool {
+    all.windows(part.len()).any(|window| window == part.as_bytes())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fins_status_and_body_come_back_unchanged_and_the_callers_headers_stay_behind() {
+    let seen: Arc<Mutex<Vec<(String, HeaderMap)>>> = Arc::default();
+    let log = Arc::clone(&seen);
+    let (fin, _) = server(move |request| {
+        log.lock().unwrap().push((request.uri().to_string(), request.headers().clone()));
+        let body = "{\"type\":\"error.list\",  \"errors\":[{\"code\":\"x\",\"message\":\"\u{e9}\"}]}\n";
+        (StatusCode::IM_A_TEAPOT, [("content-type", "application/json; charset=utf-8"), ("set-cookie", "a=b")], body)
+            .into_response()
+    })
+    .await;
+    let served = Served::start(&format!("http://{fin}/base/"), &[]);
+    let request = served.post("/fin/procedures/run?x=1").header("cookie", "c=d").header("intercom-version", "Preview");
+    let answer = request.body("{}").send().await.unwrap();
+    assert_eq!(answer.status(), 418);
+    assert_eq!(answer.headers()["content-type"], "application/json; charset=utf-8");
+    assert!(!answer.headers().contains_key("set-cookie"));
+    let body = answer.text().await.unwrap();
+    assert_eq!(body, "{\"type\":\"error.list\",  \"errors\":[{\"code\":\"x\",\"message\":\"\u{e9}\"}]}\n");
+    served.post("/fin/start").body("{}").send().await.unwrap();
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen[0].0, "/base/fin/procedures/run?x=1");
+    assert_eq!(seen[0].1["authorization"], format!("Bearer {KEY}"));
+    assert_eq!(
+        (&seen[0].1["intercom-version"], &seen[1].1["intercom-version"]),
+        (&HeaderValue::from_static("Preview"), &HeaderValue::from_static("2.14"))
+    );
+    assert!(!seen[0].1.contains_key("cookie"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_without_the_token_other_paths_and_large_bodies_never_reach_fin() {
+    let (fin, connections) = server(|_| "{}".into_response()).await;
+    let served = Served::start(&format!("http://{fin}"), &[]);
+    let bare = |path: &str| served.client.post(format!("{}{path}", served.gateway)).body("{}");
+    for path in ["/fin/start", "/subscriptions"] {
+        assert_eq!(bare(path).send().await.unwrap().status(), 401, "{path}");
+        assert_eq!(bare(path).bearer_auth("wrong").send().await.unwrap().status(), 401, "{path}");
+        assert_eq!(bare(path).bearer_auth(KEY).send().await.unwrap().status(), 401, "{path}");
+        let page = bare(path).bearer_auth(TOKEN).header("origin", "https://evil.example");
+        assert_eq!(page.send().await.unwrap().status(), 403, "{path}");
+    }
+    let stream = served.client.get(format!("{}/stream", served.gateway)).send().await.unwrap();
+    assert_eq!(stream.status(), 401);
+    // By hand: a client would resolve the dots itself.
+    for path in [
+        "/fin/../contacts",
+        "/fin/%2e%2e/contacts",
+        "/fin/%252e%252e/contacts",
+        "/fin/a%2f..%2fb",
+        "/contacts",
+        "/fin/",
+    ] {
+        let mut raw = tokio::net::TcpStream::connect(served.gateway.trim_start_matches("http://")).await.unwrap();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {TOKEN}\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}"
+        );
+        tokio::io::AsyncWriteExt::write_all(&mut raw, request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        tokio::io::AsyncReadExt::read_to_string(&mut raw, &mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 404 "), "{path}: {answer}");
+    }
+    let large = served.post("/fin/start").body(vec![b' '; 1024 * 1024 + 1]).send().await.unwrap();
+    assert_eq!(large.status(), 413);
+    assert_eq!(connections.load(Ordering::SeqCst), 0, "nothing of it reached Fin");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_of_fin_is_a_502_with_a_problem_body_and_its_redirects_are_not_followed() {
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let served = Served::start(&format!("http://{closed}"), &[]);
+    let answer = served.post("/fin/start").body("{}").send().await.unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["content-type"]),
+        (502, &HeaderValue::from_static("application/problem+json"))
+    );
+    let problem: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+    assert_eq!((&problem["status"], &problem["title"]), (&json!(502), &json!("Bad Gateway")));
+
+    let (trap, caught) = server(|_| "caught".into_response()).await;
+    let location = format!("http://{trap}/");
+    let (fin, _) = server(move |_| (StatusCode::FOUND, [("location", location.clone())]).into_response()).await;
+    let served = Served::start(&format!("http://{fin}"), &[]);
+    assert_eq!(served.post("/fin/start").body("{}").send().await.unwrap().status(), 302);
+    let (large, _) = server(|_| Body::from(vec![b'x'; 1024 * 1024 + 1]).into_response()).await;
+    let served = Served::start(&format!("http://{large}"), &[]);
+    assert_eq!(served.post("/fin/start").body("{}").send().await.unwrap().status(), 502, "bounded both ways");
+    assert_eq!(caught.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_is_not_allowed_is_refused_before_a_connection_is_made() {
+    let (trap, caught) = server(|_| "caught".into_response()).await;
+    let there = format!("http://{trap}/");
+    let (allowed, asked) =
+        server(move |_| (StatusCode::TEMPORARY_REDIRECT, [("location", there.clone())]).into_response()).await;
+    let vars = [("GATEWAY__SSE_HOSTS", &*allowed.to_string()), ("GATEWAY__APP_ID", "app1")]
+        .map(|(name, value)| (name, value.to_owned()));
+    let vars: Vec<(&str, &str)> = vars.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let served = Served::start("http://127.0.0.1:9", &vars);
+    let url = |origin: &str, app: &str| {
+        format!("{origin}/event-stream?channels=fin_agent_api:{app}:c1&accessToken=secret-access-token")
+    };
+    for bad in [
+        url(&format!("http://{trap}"), "app1"),
+        url(&format!("http://localhost:{}", trap.port()), "app1"),
+        url(&format!("http://127.0.0.1:{}@{trap}", allowed.port()), "app1"),
+        url("https://nexus.intercom-messenger.com", "app1"),
+        url("http://nexus.intercom-messenger.com", "app1"),
+        url(&format!("http://{allowed}"), "another"),
+        format!("http://{allowed}/event-stream?accessToken=x"),
+        "not a url".to_owned(),
+    ] {
+        assert_eq!(served.subscribe(&bad).await, 422, "{bad}");
+    }
+    assert_eq!(served.post("/subscriptions").body("{").send().await.unwrap().status(), 400);
+    assert_eq!(asked.load(Ordering::SeqCst), 0, "refused without a connection");
+    // An allowed host that redirects to one that is not.
+    assert_eq!(served.subscribe(&url(&format!("http://{allowed}"), "app1")).await, 202);
+    let began = Instant::now();
+    while !served.metrics().await.contains("finhook_sse_streams_total{state=\"refused\"} 1") {
+        assert!(began.elapsed() < DEADLINE);
+    }
+    assert_eq!((asked.load(Ordering::SeqCst), caught.load(Ordering::SeqCst)), (1, 0), "not followed");
+    assert!(!contains(&served.end(), "secret-access-token"), "URLs are credentials");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_key_and_the_callers_token_are_in_no_log_error_metric_answer_or_file() {
+    let settings = Settings {
+        bind: ([127, 0, 0, 1], 0).into(),
+        api_key: KEY.to_owned(),
+        scenario: Scenario::Streaming,
+        lead: DEADLINE,
+        speed: 100.0,
+        ..Settings::default()
+    };
+    let fake = FakeFin::bind(settings).await.unwrap();
+    let (fin, (stop, stopped)) = (fake.addr(), tokio::sync::oneshot::channel::<()>());
+    let fake = tokio::spawn(fake.run(async move { drop(stopped.await) }));
+    let served = Served::start(&format!("http://{fin}"), &[]);
+    let mut answers = Vec::new();
+    let bodies = [said("c1"), "{".to_owned(), json!({"conversation_id": "c1", "rating": "good"}).to_string()];
+    for (path, body) in ["/fin/start", "/fin/start", "/fin/csat"].into_iter().zip(bodies) {
+        let answer = served.post(path).body(body).send().await.unwrap();
+        answers.extend(format!("{} {:?}", answer.status(), answer.headers()).into_bytes());
+        answers.extend(answer.bytes().await.unwrap());
+    }
+    let began = Instant::now();
+    while !served.metrics().await.contains("finhook_sse_streams_total{state=\"closed\"} 1") {
+        assert!(began.elapsed() < DEADLINE, "{}", served.metrics().await);
+    }
+    answers.extend(served.metrics().await.into_bytes());
+    // Fin gone, and Fin giving the key away.
+    let _ = stop.send(());
+    fake.await.unwrap().unwrap();
+    let answer = served.post("/fin/start").body("{}").send().await.unwrap();
+    assert_eq!(answer.status(), 502);
+    answers.extend(answer.bytes().await.unwrap());
+    answers.extend(served.end());
+
+    let (echo, _) = server(|request| {
+        let key = request.headers()["authorization"].to_str().unwrap().to_owned();
+        Body::from(Bytes::from(format!("you sent {key}"))).into_response()
+    })
+    .await;
+    let served = Served::start(&format!("http://{echo}"), &[]);
+    let answer = served.post("/fin/start").body("{}").send().await.unwrap();
+    assert_eq!(answer.status(), 502);
+    answers.extend(answer.bytes().await.unwrap());
+    let refused =
+        served.client.post(format!("{}/fin/start", served.gateway)).bearer_auth("wrong").send().await.unwrap();
+    answers.extend(refused.bytes().await.unwrap());
+    answers.extend(served.end());
+    assert!(contains(&answers, "listening") && contains(&answers, "fin_replied"), "something was written at all");
+    for secret in [KEY, TOKEN, "the-signing-secret"] {
+        assert!(!contains(&answers, secret), "{secret}");
+    }
+}

@@ -1,0 +1,167 @@
+//! A receiver with a gateway, and a stand-in for Fin, in this process.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use finhook::app::App;
+use finhook::config::Inputs;
+use finhook::fake_fin::{FakeFin, Settings};
+use finhook::fin::Answer;
+use finhook::metrics::Metrics;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use sse_stream::{Sse, SseByteStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+/// Long enough for a loaded machine; nothing waits for it unless it fails.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+/// What webhooks are signed with.
+pub const SECRET: &str = "the signing secret of the tests";
+
+pub struct World {
+    pub gateway: SocketAddr,
+    pub public: SocketAddr,
+    pub fake: SocketAddr,
+    pub metrics: Arc<Metrics>,
+    pub client: reqwest::Client,
+    tasks: JoinSet<()>,
+    stop: watch::Sender<bool>,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    /// Starts everything. `webhooks`: whether the stand-in sends any.
+    pub async fn start(settings: Settings, webhooks: bool) -> Self {
+        let settings = Settings {
+            bind: ([127, 0, 0, 1], 0).into(),
+            secret: SECRET.to_owned(),
+            lead: DEADLINE,
+            token_life: DEADLINE,
+            ..settings
+        };
+        let mut fake = FakeFin::bind(settings.clone()).await.unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let vars = [
+            ("SERVER__BIND", "127.0.0.1:0".to_owned()),
+            ("ADMIN__BIND", "127.0.0.1:0".to_owned()),
+            ("GATEWAY__BIND", "127.0.0.1:0".to_owned()),
+            ("GATEWAY__BASE_URL", format!("http://{}", fake.addr())),
+            ("GATEWAY__API_KEY", settings.api_key.clone()),
+            ("GATEWAY__SSE_HOSTS", "127.0.0.1".to_owned()),
+            ("ENDPOINTS__FIN__SIGNING_SECRETS", SECRET.to_owned()),
+            ("JOURNAL__PATH", dir.path().join("finhook.db").to_str().unwrap().to_owned()),
+            ("SINKS__STDOUT__ENABLED", "false".to_owned()),
+        ];
+        let vars = vars.map(|(name, value)| (format!("FINHOOK__{name}").into(), value.into())).into();
+        let app = App::build(Inputs { vars, ..Inputs::default() }.load().unwrap().config).await.unwrap();
+        if webhooks {
+            fake.send_webhooks_to(format!("http://{}/webhooks/fin", app.public_addr()).parse().unwrap());
+        }
+        let (stop, stopped) = watch::channel(false);
+        let wait = |mut stopped: watch::Receiver<bool>| async move { drop(stopped.wait_for(|stopped| *stopped).await) };
+        let (public, gateway) = (app.public_addr(), app.gateway_addr().unwrap());
+        let (fake_addr, metrics) = (fake.addr(), Arc::clone(app.metrics()));
+        let (app_stopped, fake_stopped) = (wait(stopped.clone()), wait(stopped));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { app.run(app_stopped).await.unwrap() });
+        tasks.spawn(async move { fake.run(fake_stopped).await.unwrap() });
+        let client = finhook::outbound::client().unwrap().build().unwrap();
+        Self { gateway, public, fake: fake_addr, metrics, client, tasks, stop, _dir: dir }
+    }
+
+    /// Says something through the gateway.
+    pub async fn say(&self, path: &str, conversation: &str) -> Answer {
+        let request = self.client.post(format!("http://{}{path}", self.gateway)).body(said(conversation));
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap()
+    }
+
+    /// Opens the gateway's live stream.
+    pub async fn live(&self, query: &str, last: Option<u64>) -> Live {
+        let mut request = self.client.get(format!("http://{}/stream{query}", self.gateway));
+        if let Some(last) = last {
+            request = request.header("last-event-id", last.to_string());
+        }
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        Live { events: SseByteStream::new(answer.bytes_stream().boxed()).boxed() }
+    }
+
+    /// Everything that has been stored, in order: what stands before an event of the test's own.
+    pub async fn stored(&self) -> Vec<Value> {
+        let end = json!({"event_name": "end_of_test", "conversation_id": "end"}).to_string();
+        let signature = finhook::verify::sign(&SecretString::from(SECRET), end.as_bytes());
+        let request = self.client.post(format!("http://{}/webhooks/fin", self.public));
+        let request = request.header("x-fin-agent-api-webhook-signature", signature);
+        let answer = request.header("content-type", "application/json").body(end).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let mut live = self.live("", Some(0)).await;
+        let mut stored = Vec::new();
+        loop {
+            let (id, event) = live.next().await;
+            if event["type"] == "com.intercom.end_of_test" {
+                return stored;
+            }
+            if id.is_some() {
+                stored.push(event);
+            }
+        }
+    }
+
+    /// Waits until a metric has reached a value.
+    pub async fn reached(&self, metric: &str, value: u64) {
+        let began = Instant::now();
+        while self.metric(metric) < value {
+            let now = self.metric(metric);
+            assert!(began.elapsed() < DEADLINE, "{metric} is {now}, not {value}:\n{}", self.metrics.encode());
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// The sum of all lines that begin so.
+    pub fn metric(&self, beginning: &str) -> u64 {
+        let text = self.metrics.encode();
+        let lines = text.lines().filter(|line| line.starts_with(beginning));
+        lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
+    }
+
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        while let Some(ended) = timeout(DEADLINE, self.tasks.join_next()).await.expect("nothing holds it up") {
+            ended.unwrap();
+        }
+    }
+}
+
+/// A reader of the live stream.
+pub struct Live {
+    events: BoxStream<'static, Result<Sse, sse_stream::Error>>,
+}
+
+impl Live {
+    /// The next event: its id, if it is stored, and its line.
+    pub async fn next(&mut self) -> (Option<u64>, Value) {
+        loop {
+            let event = timeout(DEADLINE, self.events.next()).await.expect("in time").unwrap().unwrap();
+            if let Some(data) = event.data {
+                return (event.id.map(|id| id.parse().unwrap()), serde_json::from_str(&data).unwrap());
+            }
+        }
+    }
+}
+
+/// A request that asks about a password.
+pub fn said(conversation: &str) -> String {
+    json!({
+        "conversation_id": conversation,
+        "message": {"author": "user", "body": "How do I reset my password?", "timestamp": "2026-01-24T10:00:00Z"},
+        "user": {"id": "u1"},
+    })
+    .to_string()
+}
