@@ -16,7 +16,7 @@ use crate::journal::read::Row;
 use crate::sink::{Batch, Delivery};
 
 /// Events in one batch.
-const READ: usize = 1024;
+const READ: usize = 4096;
 /// Parked events in one batch.
 const PARKED: usize = 256;
 /// Backoff after a failed batch.

@@ -100,9 +100,13 @@ impl Settlement {
             let mut park = connection.prepare_cached("INSERT OR IGNORE INTO parked VALUES (?1, ?2, ?3, NULL)")?;
             let mut lane =
                 connection.prepare_cached("INSERT OR IGNORE INTO lanes (sink, lane, next_ms) VALUES (?1, ?2, 0)")?;
+            let mut before = None;
             for Park { lane: number, seq } in &self.park {
                 park.execute(params![sink, number.cast_signed(), seq.cast_signed()])?;
-                lane.execute(params![sink, number.cast_signed()])?;
+                // Many in a row are of one lane when that lane is the one that is blocked.
+                if before.replace(number) != Some(number) {
+                    lane.execute(params![sink, number.cast_signed()])?;
+                }
             }
         }
         if !self.done.is_empty() {

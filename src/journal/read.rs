@@ -17,7 +17,7 @@ const COLUMNS: &str = "seq, id, kind, endpoint, received_ms, created_ms, event_n
                        status, reason, message_id, content_type, signature, lane, checksum, body";
 
 /// Bytes of bodies in one page of fresh events at most; the event that crosses it is the page's last.
-const PAGE_BYTES: usize = 2 * 1024 * 1024;
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// The same for one page of parked events.
 const CHUNK_BYTES: usize = 256 * 1024;
 
@@ -122,10 +122,8 @@ impl Reader {
     /// # Errors
     /// The file could not be read.
     pub async fn after(&self, seq: u64, limit: usize, blocked_at: Option<SinkNumber>) -> Result<Vec<Fresh>, ReadError> {
-        if blocked_at.is_none()
-            && let Some(events) = self.tail.after(seq, limit)
-        {
-            return Ok(events.into_iter().map(|stored| Fresh { row: Row::Sound(stored), blocked: false }).collect());
+        if let Some(events) = self.tail.after(seq, limit) {
+            return self.with_lanes(events, blocked_at).await;
         }
         self.query(move |connection| {
             let blocked = if blocked_at.is_some() {
@@ -149,6 +147,29 @@ impl Reader {
                 }
             }
             Ok(page)
+        })
+        .await
+    }
+
+    /// Events that need not be read, but whose lanes may have to be looked up.
+    async fn with_lanes(
+        &self,
+        events: Vec<Arc<Stored>>,
+        blocked_at: Option<SinkNumber>,
+    ) -> Result<Vec<Fresh>, ReadError> {
+        let Some(sink) = blocked_at else {
+            let fresh = |stored| Fresh { row: Row::Sound(stored), blocked: false };
+            return Ok(events.into_iter().map(fresh).collect());
+        };
+        self.query(move |connection| {
+            let mut statement = connection.prepare_cached("SELECT 1 FROM lanes WHERE sink = ?1 AND lane = ?2")?;
+            events
+                .into_iter()
+                .map(|stored| {
+                    let blocked = statement.exists(params![sink.0, stored.event.lane().cast_signed()])?;
+                    Ok(Fresh { row: Row::Sound(stored), blocked })
+                })
+                .collect()
         })
         .await
     }
