@@ -41,7 +41,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use self::io::{Seen, Watched};
 use self::request::{Endpoint, Origin, Service};
-use self::slots::{Conn, Slots};
+use self::slots::{Conn, Quiet, Slots};
 use crate::config;
 use crate::metrics::Metrics;
 use crate::source::Intake;
@@ -175,6 +175,8 @@ struct Connections<I> {
     handles: Box<[Option<AbortHandle>]>,
     /// An accepted connection for which there is no slot yet.
     waiting: Option<TcpStream>,
+    /// Those that give way next: see [`Slots::give_way`].
+    quiet: Vec<Quiet>,
     /// A connection was told to give way and has not ended yet.
     giving_way: bool,
     said_full: Seldom,
@@ -198,6 +200,7 @@ impl<I: Intake> Connections<I> {
             slot_of: HashMap::new(),
             handles: (0..count).map(|_| None).collect(),
             waiting: None,
+            quiet: Vec::new(),
             giving_way: false,
             said_full: Seldom::default(),
         }
@@ -239,7 +242,7 @@ impl<I: Intake> Connections<I> {
 
     /// Tells one connection to give way, if there is one that may.
     fn make_room(&mut self) {
-        if let Some(at) = self.slots.give_way() {
+        if let Some(at) = self.slots.give_way(&mut self.quiet) {
             self.end(at);
             self.giving_way = true;
         }

@@ -38,6 +38,12 @@ pub(super) enum Phase {
 
 const PHASES: [Phase; 6] = [Phase::Free, Phase::Idle, Phase::Head, Phase::Body, Phase::Busy, Phase::Closing];
 
+/// A connection without a complete head: since when, and its slot.
+pub(super) type Quiet = (u64, usize);
+
+/// How many of the oldest connections a scan finds at once.
+const BATCH: usize = 64;
+
 /// A phase and the millisecond it began, in one word.
 fn pack(phase: Phase, since: u64) -> u64 {
     since << 3 | phase as u64
@@ -121,24 +127,48 @@ impl Slots {
 
     /// Claims the connection that gives way at the cap: the one longest without a complete head. If every connection
     /// has one, the one that has waited longest for its body; `None` when all are being stored.
-    pub(super) fn give_way(&self) -> Option<usize> {
-        // The claim fails only when the chosen one has moved on meanwhile: then there is another to choose.
-        for _ in 0..3 {
-            let rank = |slot: &Slot| {
-                let word = slot.word.load(Relaxed);
-                match unpack(word) {
-                    (Phase::Idle | Phase::Head, _) => Some(((0, slot.quiet_since.load(Relaxed)), word)),
-                    (Phase::Body, since) => Some(((1, since), word)),
-                    _ => None,
-                }
-            };
-            let ranked = self.slots.iter().enumerate().filter_map(|(at, slot)| rank(slot).map(|rank| (rank, at)));
-            let ((_, word), at) = ranked.min()?;
-            if close(&self.slots[at], word) {
+    ///
+    /// `queue` is the caller's, for this alone: it keeps what a scan has found, so that a flood costs one scan in
+    /// [`BATCH`] connections. What is in it is older than all that came or became idle since.
+    pub(super) fn give_way(&self, queue: &mut Vec<Quiet>) -> Option<usize> {
+        if let Some(at) = self.next_of(queue) {
+            return Some(at);
+        }
+        let quiet = |(at, slot): (usize, &Slot)| {
+            let without_head = matches!(unpack(slot.word.load(Relaxed)).0, Phase::Idle | Phase::Head);
+            without_head.then(|| (slot.quiet_since.load(Relaxed), at))
+        };
+        queue.extend(self.slots.iter().enumerate().filter_map(quiet));
+        if queue.len() > BATCH {
+            queue.select_nth_unstable(BATCH);
+            queue.truncate(BATCH);
+        }
+        // The oldest is the last one.
+        queue.sort_unstable_by(|one, other| other.cmp(one));
+        self.next_of(queue).or_else(|| self.longest_body())
+    }
+
+    /// Claims the oldest in the queue that still has no complete head.
+    fn next_of(&self, queue: &mut Vec<Quiet>) -> Option<usize> {
+        while let Some((since, at)) = queue.pop() {
+            let slot = &self.slots[at];
+            let word = slot.word.load(Relaxed);
+            let still = matches!(unpack(word).0, Phase::Idle | Phase::Head);
+            if still && slot.quiet_since.load(Relaxed) == since && close(slot, word) {
                 return Some(at);
             }
         }
         None
+    }
+
+    fn longest_body(&self) -> Option<usize> {
+        let waiting = |(at, slot): (usize, &Slot)| {
+            let word = slot.word.load(Relaxed);
+            let (phase, since) = unpack(word);
+            (phase == Phase::Body).then_some((since, at, word))
+        };
+        let (_, at, word) = self.slots.iter().enumerate().filter_map(waiting).min()?;
+        close(&self.slots[at], word).then_some(at)
     }
 
     /// From now on every answer is the last on its connection.
@@ -287,10 +317,43 @@ mod tests {
         }
         // A byte now and then does not make a connection younger.
         assert!(conns[1].enter(Phase::Head, after(&slots, 50)));
-        assert_eq!(slots.give_way(), Some(1));
-        assert_eq!(slots.give_way(), Some(2));
-        assert_eq!(slots.give_way(), Some(0));
-        assert_eq!(slots.give_way(), None);
+        assert_eq!(slots.give_way(&mut Vec::new()), Some(1));
+        assert_eq!(slots.give_way(&mut Vec::new()), Some(2));
+        assert_eq!(slots.give_way(&mut Vec::new()), Some(0));
+        assert_eq!(slots.give_way(&mut Vec::new()), None);
+    }
+
+    #[test]
+    fn what_a_scan_found_is_not_taken_for_what_has_moved_on_since() {
+        let slots = slots(4);
+        let conns: Vec<Conn> = (0..4).map(|at| slots.open(at)).collect();
+        for (conn, ms) in conns.iter().zip([10, 20, 30, 40]) {
+            conn.answered(false, after(&slots, ms));
+        }
+        let mut queue = Vec::new();
+        assert_eq!(slots.give_way(&mut queue), Some(0));
+        // One has been answered since, one is at work, and the first one's slot has a new connection.
+        conns[1].answered(false, after(&slots, 50));
+        assert!(conns[2].enter(Phase::Busy, after(&slots, 50)));
+        slots.free(0);
+        slots.open(0).answered(false, after(&slots, 60));
+        let order: Vec<_> = std::iter::from_fn(|| slots.give_way(&mut queue)).collect();
+        assert_eq!(order, [3, 1, 0]);
+    }
+
+    #[test]
+    fn more_than_a_batch_give_way_in_their_order() {
+        let count = 3 * BATCH + 1;
+        let slots = slots(count);
+        let conns: Vec<Conn> = (0..count).map(|at| slots.open(at)).collect();
+        // A step that has no factor in common with the count: every millisecond once.
+        let ms = |at: usize| (at * 7 % count) as u64;
+        for (at, conn) in conns.iter().enumerate() {
+            conn.answered(false, after(&slots, ms(at)));
+        }
+        let mut queue = Vec::new();
+        let order: Vec<_> = std::iter::from_fn(|| slots.give_way(&mut queue)).map(ms).collect();
+        assert!(order.len() == count && order.is_sorted(), "{order:?}");
     }
 
     #[test]
@@ -299,16 +362,16 @@ mod tests {
         let conns: Vec<Conn> = (0..3).map(|at| slots.open(at)).collect();
         assert!(conns[0].enter(Phase::Body, after(&slots, 0)));
         assert!(conns[1].enter(Phase::Busy, after(&slots, 0)));
-        assert_eq!(slots.give_way(), Some(2));
-        assert_eq!(slots.give_way(), Some(0));
-        assert_eq!(slots.give_way(), None, "what is being stored never gives way");
+        assert_eq!(slots.give_way(&mut Vec::new()), Some(2));
+        assert_eq!(slots.give_way(&mut Vec::new()), Some(0));
+        assert_eq!(slots.give_way(&mut Vec::new()), None, "what is being stored never gives way");
     }
 
     #[test]
     fn a_connection_that_was_given_up_begins_nothing() {
         let slots = slots(1);
         let conn = slots.open(0);
-        assert_eq!(slots.give_way(), Some(0));
+        assert_eq!(slots.give_way(&mut Vec::new()), Some(0));
         assert!(!conn.enter(Phase::Busy, Instant::now()));
         conn.bytes_came();
         conn.answered(true, Instant::now());
@@ -319,9 +382,9 @@ mod tests {
     fn a_freed_slot_starts_anew() {
         let slots = slots(1);
         let _conn = slots.open(0);
-        assert_eq!(slots.give_way(), Some(0));
+        assert_eq!(slots.give_way(&mut Vec::new()), Some(0));
         slots.free(0);
-        assert_eq!(slots.give_way(), None);
+        assert_eq!(slots.give_way(&mut Vec::new()), None);
         assert!(slots.open(0).is_idle());
     }
 }
