@@ -17,6 +17,7 @@ FROM ${RUST_IMAGE} AS build
 WORKDIR /build
 
 # The dependencies, in a layer that only a change of the manifests makes anew: sources that are empty stand in for ours.
+COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir src \
     && echo 'fn main() {}' > src/main.rs \
