@@ -15,6 +15,7 @@ mod journal;
 mod listener;
 mod model;
 mod packaging;
+mod secrecy;
 mod sinks;
 mod support;
 mod timing;
