@@ -32,8 +32,9 @@ use crate::verify::{ClientSecret, Keyring, rotation};
 use fin::FinSide;
 use intake::{Endpoint, Receiver};
 
-/// What is left for closing the journal after the drain time.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long each step after the drain time may take: all of them, and with them the whole end, stay below the ten seconds
+/// after which a container is killed.
+const CLOSE_PATIENCE: Duration = Duration::from_millis(400);
 
 /// Why finhook could not start, or ended. Each text says what to do, or is followed by a log line that does.
 #[derive(Debug, thiserror::Error)]

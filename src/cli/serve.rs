@@ -29,7 +29,7 @@ pub(super) fn run(_: Args, global: &Global) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(app::run(config));
     // What matters was awaited; a thread that hangs, e.g. in looking up a name, must not hold up the end.
-    runtime.shutdown_timeout(Duration::from_secs(1));
+    runtime.shutdown_timeout(Duration::from_millis(500));
     match result {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {

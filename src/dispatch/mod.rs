@@ -5,6 +5,7 @@
 
 pub mod batch;
 pub mod health;
+pub mod judge;
 pub mod lanes;
 pub mod matching;
 pub mod relay;

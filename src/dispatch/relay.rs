@@ -11,15 +11,15 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
-use super::health::{Health, PROBE_CAP};
+use super::judge::Judge;
 use super::lanes::{Attempt, Lanes, Verdict};
-use super::retry::{self, Decision, Situation};
+use super::retry;
 use super::{Command, JOURNAL_RETRY, Phase, SETTLE_EVERY, Worker, now_ms};
 use crate::config::Retry;
 use crate::journal::WriteError;
 use crate::journal::deliveries::{LaneState, Settlement};
 use crate::journal::read::{ReadError, Row};
-use crate::sink::{Delivery, Failure, Fault, Outcome, Relay};
+use crate::sink::{Delivery, Failure, Outcome, Relay};
 
 /// Fresh events in memory for each conversation that may be in flight.
 const HELD_PER_SLOT: usize = 8;
@@ -55,8 +55,7 @@ struct Run<R> {
     relay: Arc<R>,
     settings: Settings,
     lanes: Lanes,
-    health: Health,
-    rng: fastrand::Rng,
+    judge: Judge,
     attempts: JoinSet<(Attempt, Outcome, Duration)>,
     settling: Option<Settling>,
     settled_at: Instant,
@@ -84,8 +83,7 @@ pub(super) async fn run<R: Relay>(worker: Worker, relay: Arc<R>, settings: Setti
     let held = (settings.concurrency * HELD_PER_SLOT).max(MIN_HELD);
     let mut run = Run {
         lanes: Lanes::new(worker.state.cursor, known, held),
-        health: Health::new(settings.retry.base, settings.retry.cap),
-        rng: fastrand::Rng::new(),
+        judge: Judge::new(settings.retry.clone(), fastrand::Rng::new()),
         attempts: JoinSet::new(),
         settling: None,
         settled_at: Instant::now(),
@@ -136,7 +134,7 @@ impl<R: Relay> Run<R> {
 
     /// Nothing is left that could be delivered now.
     fn is_caught_up(&self, newest: u64) -> bool {
-        let stuck = self.worker.status.is_paused() || self.health.is_paused();
+        let stuck = self.worker.status.is_paused() || self.judge.health.is_paused();
         self.lanes.in_flight() == 0
             && self.settling.is_none()
             && (stuck || self.lanes.read_to() >= newest && !self.lanes.has_ready())
@@ -149,7 +147,7 @@ impl<R: Relay> Run<R> {
         }
         self.read_again = None;
         loop {
-            let allowed = self.health.allowance(self.settings.concurrency, Instant::now());
+            let allowed = self.judge.health.allowance(self.settings.concurrency, Instant::now());
             if self.lanes.in_flight() >= allowed {
                 break;
             }
@@ -283,7 +281,7 @@ impl<R: Relay> Run<R> {
         let verdict = match outcome {
             Outcome::Delivered => {
                 self.worker.metrics.delivered.inc();
-                if self.health.succeeded() {
+                if self.judge.health.succeeded() {
                     tracing::info!(sink = self.worker.state.name, "the sink takes events again");
                 }
                 Verdict::Delivered
@@ -295,66 +293,32 @@ impl<R: Relay> Run<R> {
     }
 
     fn judge(&mut self, attempt: &Attempt, failure: &Failure) -> Verdict {
-        let (now, now_ms) = (Instant::now(), now_ms());
-        let was_paused = self.health.is_paused();
-        let alone = self.health.failed(attempt.stored.seq, now, &mut self.rng);
-        if let Some(wait) = asks_to_wait(failure) {
-            self.health.asked_to_wait(wait, now);
+        let sink = &*self.worker.state.name;
+        self.worker.status.set_error(failure.error.as_str().into());
+        let was_paused = self.judge.health.is_paused();
+        let verdict = self.judge.failed(attempt, failure, Instant::now(), now_ms());
+        if self.judge.health.is_paused() && !was_paused {
+            let error = &*failure.error;
+            tracing::warn!(sink, error, "the sink is paused and probed until it takes events again");
         }
-        if self.health.is_paused() && !was_paused {
-            tracing::warn!(
-                sink = self.worker.state.name,
-                error = failure.error,
-                "the sink is paused and probed until it takes events again"
-            );
-        }
-        let old = &attempt.state;
-        let counts = retry::counts(failure.fault, alone);
-        let attempts = old.attempts.saturating_add(1);
-        let rejections = old.rejections + u32::from(counts && failure.fault == Fault::Rejected);
-        // Only time that finhook spent waiting for a retry counts: no downtime, no jump of the clock.
-        let planned = (old.next_ms - old.last_ms).max(0) + i64::try_from(PROBE_CAP.as_millis()).unwrap_or(0);
-        let waited = if old.last_ms > 0 { (now_ms - old.last_ms).clamp(0, planned) } else { 0 };
-        let age_ms = old.age_ms + if counts { waited } else { 0 };
-        let situation = Situation {
-            failure,
-            attempt: attempts,
-            tries: rejections,
-            age: Duration::from_millis(age_ms.unsigned_abs()),
-            alone,
-            now_ms,
-        };
-        let mut policy = self.settings.retry.clone();
-        if !counts {
-            // The sink's fault: once it is back, nothing should wait for long.
-            policy.cap = policy.cap.min(PROBE_CAP);
-        }
-        let error: Arc<str> = failure.error.as_str().into();
-        self.worker.status.set_error(error.clone());
-        match retry::decide(&policy, &situation, &mut self.rng) {
-            Decision::Retry { at_ms } => {
-                self.worker.metrics.failed.inc();
-                self.next_due_ms = self.next_due_ms.min(at_ms);
-                let error = Some(error);
-                Verdict::Retry(LaneState { attempts, rejections, age_ms, last_ms: now_ms, next_ms: at_ms, error })
-            }
-            Decision::Dead { reason } => {
+        match &verdict {
+            Verdict::Dead { attempts, error, .. } => {
                 self.worker.metrics.dead.inc();
-                let event = &attempt.stored.event;
-                tracing::error!(
-                    sink = self.worker.state.name,
-                    id = %event.id,
-                    attempts,
-                    reason,
-                    "dead letter: kept until `finhook sinks retry-dead` or `finhook events purge`"
-                );
-                Verdict::Dead { attempts, died_ms: now_ms, error: reason.into() }
+                let id = attempt.stored.event.id;
+                let what = "dead letter: kept until `finhook sinks retry-dead` or `finhook events purge`";
+                tracing::error!(sink, %id, attempts, reason = &**error, "{what}");
             }
+            Verdict::Retry(state) => {
+                self.worker.metrics.failed.inc();
+                self.next_due_ms = self.next_due_ms.min(state.next_ms);
+            }
+            Verdict::Delivered => {}
         }
+        verdict
     }
 
     fn show_health(&self) {
-        let unhealthy = self.health.is_paused();
+        let unhealthy = self.judge.health.is_paused();
         self.worker.status.set_unhealthy(unhealthy);
         self.worker.metrics.paused.set(i64::from(unhealthy || self.worker.status.is_paused()));
     }
@@ -413,7 +377,7 @@ impl<R: Relay> Run<R> {
             Command::Pause => self.worker.status.set_paused(true),
             Command::Resume => {
                 self.worker.status.set_paused(false);
-                self.health.reopen();
+                self.judge.health.reopen();
             }
             Command::Wake => self.count_parked().await,
             Command::Purged(events) => {
@@ -452,11 +416,11 @@ impl<R: Relay> Run<R> {
             wake = wake.min(at);
         }
         let full = self.lanes.in_flight() >= self.settings.concurrency;
-        if self.parked > 0 && !full && !self.health.is_paused() {
+        if self.parked > 0 && !full && !self.judge.health.is_paused() {
             let wait = u64::try_from(self.next_due_ms.saturating_sub(now_ms())).unwrap_or(0);
             wake = wake.min(now + Duration::from_millis(wait.max(1)));
         }
-        if let Some(at) = self.health.wakes_at()
+        if let Some(at) = self.judge.health.wakes_at()
             && self.lanes.in_flight() == 0
         {
             wake = wake.min(at);
@@ -481,15 +445,6 @@ impl<R: Relay> Run<R> {
         {
             tracing::warn!(sink = self.worker.state.name, %error, "the last progress was not written down; some events are delivered again");
         }
-    }
-}
-
-/// How long a failed answer asks the whole sink to be left alone.
-fn asks_to_wait(failure: &Failure) -> Option<Duration> {
-    match failure.fault {
-        Fault::Throttled => Some(failure.retry_after.map_or(retry::MIN_RETRY_AFTER, retry::clamp_retry_after)),
-        Fault::Transient => failure.retry_after.map(retry::clamp_retry_after),
-        Fault::Unreachable | Fault::Rejected => None,
     }
 }
 
