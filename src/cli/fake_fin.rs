@@ -13,7 +13,7 @@ pub struct Args {
     #[arg(long, value_name = "URL")]
     callback: Option<url::Url>,
     /// What webhooks are signed with: the receiver's signing secret
-    #[arg(long, value_name = "SECRET", default_value = "fake-fin-secret")]
+    #[arg(long, value_name = "SECRET", default_value = "fake-fin-signing-secret")]
     secret: String,
     /// Where to listen; loopback addresses only
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8091")]

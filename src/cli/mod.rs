@@ -98,6 +98,8 @@ pub fn main() -> ExitCode {
         Command::Tail(args) => tail::run(args, &global),
         Command::Chat(args) => chat::run(args, &global),
         Command::FakeFin(args) => client::block_on(async {
+            // What it does, a line an event, is what one wants to see of it.
+            logging::init(&config::Log { format: None, level: "info".to_owned() })?;
             fake_fin::run(args, interrupted()?).await?;
             Ok(ExitCode::SUCCESS)
         }),

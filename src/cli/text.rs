@@ -2,6 +2,8 @@
 
 use std::io::IsTerminal;
 
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
 /// Plain text of HTML, as lines no wider than `width` columns.
 pub(super) fn html(html: &str, width: usize) -> Vec<String> {
     let config = html2text::config::plain_no_decorate().link_footnotes(true).allow_width_overflow();
@@ -16,18 +18,19 @@ pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
     for paragraph in text.split('\n') {
         let (mut line, mut columns) = (String::new(), 0);
         for word in printable(paragraph).split_inclusive(' ') {
-            let length = word.trim_end().chars().count();
+            let length = word.trim_end().width();
             if columns > 0 && columns + length > width {
                 lines.push(std::mem::take(&mut line).trim_end().to_owned());
                 columns = 0;
             }
             for character in word.chars() {
-                if columns == width {
+                let wide = character.width().unwrap_or(0);
+                if columns + wide > width && character != ' ' {
                     lines.push(std::mem::take(&mut line));
                     columns = 0;
                 }
                 line.push(character);
-                columns += 1;
+                columns += wide;
             }
         }
         lines.push(line.trim_end().to_owned());
@@ -119,6 +122,7 @@ mod tests {
     fn long_lines_are_broken_at_spaces_and_long_words_anywhere() {
         assert_eq!(wrap("aaaa bbbb cccc dddd eeee ffff", 20), ["aaaa bbbb cccc dddd", "eeee ffff"]);
         assert_eq!(wrap(&"x".repeat(45), 20), ["x".repeat(20), "x".repeat(20), "x".repeat(5)]);
+        assert_eq!(wrap(&"漢".repeat(11), 20), ["漢".repeat(10), "漢".to_owned()], "two columns each");
         assert_eq!(cut("abcdef", 4), "abc…");
         assert_eq!(cut("abcd", 4), "abcd");
     }

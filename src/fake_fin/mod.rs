@@ -75,7 +75,7 @@ impl Default for Settings {
             bind: SocketAddr::from(([127, 0, 0, 1], 8091)),
             api_key: "fake-fin-key".to_owned(),
             callback: None,
-            secret: "fake-fin-secret".to_owned(),
+            secret: "fake-fin-signing-secret".to_owned(),
             scenario: Scenario::Streaming,
             seed: 1,
             speed: 1.0,

@@ -13,7 +13,7 @@ use axum::response::Response;
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 
-use super::problem;
+use crate::serve::problem;
 use crate::source::sse::allow::is_localhost;
 
 /// Compares tokens.

@@ -33,7 +33,7 @@ use tokio::time::timeout;
 use crate::config;
 use crate::live::{self, Live};
 use crate::outbound;
-use crate::serve::Server;
+use crate::serve::{Server, problem};
 use crate::source::sse::{Refused, Subscriptions};
 use guard::Guard;
 
@@ -159,11 +159,4 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, Response>
         Ok(Err(_)) => Err(too_large()),
         Err(_) => Err(problem(StatusCode::REQUEST_TIMEOUT, "The body did not come in time.")),
     }
-}
-
-/// An answer of the gateway's own (RFC 9457), with a constant text.
-fn problem(status: StatusCode, detail: &'static str) -> Response {
-    let title = status.canonical_reason().unwrap_or("Error");
-    let body = serde_json::json!({"type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail});
-    (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
 }

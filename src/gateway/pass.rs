@@ -10,9 +10,10 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{MAX_BODY_BYTES, Shared, problem, read};
+use super::{MAX_BODY_BYTES, Shared, read};
 use crate::fin::{Answer, VERSION_HEADER};
 use crate::outbound::{self, BodyError};
+use crate::serve::problem;
 
 /// Headers of an answer of Fin's that its caller needs.
 const PASSED_BACK: [HeaderName; 2] = [header::CONTENT_TYPE, header::RETRY_AFTER];

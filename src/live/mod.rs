@@ -35,6 +35,7 @@ pub use query::{BadQuery, Filter};
 use crate::journal::read::ReadError;
 use crate::journal::{Journal, OpenError, Reader};
 use crate::metrics::Metrics;
+use crate::serve::problem;
 use follow::Follower;
 
 /// Readers at once.
@@ -152,10 +153,4 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.metrics.live_readers.dec();
     }
-}
-
-fn problem(status: StatusCode, detail: &str) -> Response {
-    let title = status.canonical_reason().unwrap_or("Error");
-    let body = serde_json::json!({"type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail});
-    (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
 }

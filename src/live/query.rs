@@ -25,13 +25,11 @@ pub struct Filter {
 }
 
 /// A query that can't be understood.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadQuery {
     /// Not `conversation`, `event` or `since`.
-    #[error("The parameters are conversation, event and since.")]
     Parameter,
     /// Neither a time nor a duration.
-    #[error("since is a time such as 2026-01-24T10:00:00Z, or how long ago, such as 15m.")]
     Since,
 }
 

@@ -26,6 +26,7 @@ pub const SECRET: &str = "the signing secret of the tests";
 pub struct World {
     pub gateway: SocketAddr,
     pub public: SocketAddr,
+    pub admin: SocketAddr,
     pub fake: SocketAddr,
     pub metrics: Arc<Metrics>,
     pub client: reqwest::Client,
@@ -64,14 +65,14 @@ impl World {
         }
         let (stop, stopped) = watch::channel(false);
         let wait = |mut stopped: watch::Receiver<bool>| async move { drop(stopped.wait_for(|stopped| *stopped).await) };
-        let (public, gateway) = (app.public_addr(), app.gateway_addr().unwrap());
+        let (public, admin, gateway) = (app.public_addr(), app.admin_addr(), app.gateway_addr().unwrap());
         let (fake_addr, metrics) = (fake.addr(), Arc::clone(app.metrics()));
         let (app_stopped, fake_stopped) = (wait(stopped.clone()), wait(stopped));
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { app.run(app_stopped).await.unwrap() });
         tasks.spawn(async move { fake.run(fake_stopped).await.unwrap() });
         let client = finhook::outbound::client().unwrap().build().unwrap();
-        Self { gateway, public, fake: fake_addr, metrics, client, tasks, stop, _dir: dir }
+        Self { gateway, public, admin, fake: fake_addr, metrics, client, tasks, stop, _dir: dir }
     }
 
     /// Says something through the gateway.
@@ -93,14 +94,19 @@ impl World {
         Live { events: SseByteStream::new(answer.bytes_stream().boxed()).boxed() }
     }
 
-    /// Everything that has been stored, in order: what stands before an event of the test's own.
-    pub async fn stored(&self) -> Vec<Value> {
-        let end = json!({"event_name": "end_of_test", "conversation_id": "end"}).to_string();
-        let signature = finhook::verify::sign(&SecretString::from(SECRET), end.as_bytes());
+    /// Sends a webhook of the test's own.
+    pub async fn webhook(&self, body: &Value) {
+        let body = body.to_string();
+        let signature = finhook::verify::sign(&SecretString::from(SECRET), body.as_bytes());
         let request = self.client.post(format!("http://{}/webhooks/fin", self.public));
         let request = request.header("x-fin-agent-api-webhook-signature", signature);
-        let answer = request.header("content-type", "application/json").body(end).send().await.unwrap();
+        let answer = request.header("content-type", "application/json").body(body).send().await.unwrap();
         assert_eq!(answer.status(), 200);
+    }
+
+    /// Everything that has been stored, in order: what stands before an event of the test's own.
+    pub async fn stored(&self) -> Vec<Value> {
+        self.webhook(&json!({"event_name": "end_of_test", "conversation_id": "end"})).await;
         let mut live = self.live("", Some(0)).await;
         let mut stored = Vec::new();
         loop {
