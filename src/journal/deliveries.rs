@@ -97,7 +97,10 @@ impl Settlement {
     fn apply(&self, connection: &Connection, sink: SinkNumber) -> rusqlite::Result<()> {
         let sink = sink.0;
         if !self.park.is_empty() {
-            let mut park = connection.prepare_cached("INSERT OR IGNORE INTO parked VALUES (?1, ?2, ?3, NULL)")?;
+            // An event that was purged meanwhile does not come back: its row would be in front of its lane for ever.
+            let mut park = connection.prepare_cached(
+                "INSERT OR IGNORE INTO parked SELECT ?1, ?2, ?3, NULL WHERE EXISTS (SELECT 1 FROM events WHERE seq = ?3)",
+            )?;
             let mut lane =
                 connection.prepare_cached("INSERT OR IGNORE INTO lanes (sink, lane, next_ms) VALUES (?1, ?2, 0)")?;
             let mut before = None;

@@ -13,8 +13,11 @@
 mod checkpoint;
 pub mod deliveries;
 mod open;
+pub mod purge;
+pub mod query;
 mod queue;
 pub mod read;
+pub mod replay;
 pub mod retention;
 pub mod schema;
 mod tail;

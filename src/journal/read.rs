@@ -13,7 +13,8 @@ use super::deliveries::{LaneState, SinkNumber};
 use super::tail::Tail;
 use crate::event::{Event, Fields, Kind, Parts, Stored};
 
-const COLUMNS: &str = "seq, id, kind, endpoint, received_ms, created_ms, event_name, conversation_id, user_id, created_at, \
+/// What [`read_row`] reads, in its order.
+pub(super) const COLUMNS: &str = "seq, id, kind, endpoint, received_ms, created_ms, event_name, conversation_id, user_id, created_at, \
                        status, reason, message_id, content_type, signature, lane, checksum, body";
 
 /// Bytes of bodies in one page of fresh events at most; the event that crosses it is the page's last.
@@ -300,14 +301,20 @@ pub(super) fn read_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
     }
 }
 
-fn read_event(row: &rusqlite::Row<'_>) -> rusqlite::Result<Event> {
+/// A kind as it is stored.
+pub(super) fn kind(number: i64) -> Kind {
+    match number {
+        0 => Kind::Event,
+        1 => Kind::Stale,
+        _ => Kind::Quarantined,
+    }
+}
+
+/// Reads the columns of [`COLUMNS`] without verifying anything.
+pub(super) fn read_event(row: &rusqlite::Row<'_>) -> rusqlite::Result<Event> {
     Ok(Event::from_journal(Parts {
         id: Uuid::from_bytes(row.get(1)?),
-        kind: match row.get(2)? {
-            0 => Kind::Event,
-            1 => Kind::Stale,
-            _ => Kind::Quarantined,
-        },
+        kind: kind(row.get(2)?),
         endpoint: row.get(3)?,
         received_ms: row.get(4)?,
         created_ms: row.get(5)?,

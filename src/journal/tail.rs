@@ -35,6 +35,11 @@ impl Tail {
         }
     }
 
+    /// Drops everything: some of it was purged. What is committed next begins a new run.
+    pub(super) fn clear(&self) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Run::default();
+    }
+
     /// The events after `seq`, up to `limit`; `None` when the run doesn't reach back that far.
     pub(super) fn after(&self, seq: u64, limit: usize) -> Option<Vec<Arc<Stored>>> {
         let run = self.0.read().unwrap_or_else(PoisonError::into_inner);

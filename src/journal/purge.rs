@@ -1,0 +1,168 @@
+//! Taking data back out: events whose bytes must go, and sinks that are to be forgotten.
+//!
+//! Deleting a row is not enough for its bytes to be gone: SQLite leaves old content in pages unless `secure_delete` is on (it is,
+//! see [`schema`](super::schema)), and the write-ahead log holds earlier versions of pages. So a purge is done only when the log was
+//! copied back and cut to nothing ([`Journal::erase_log`]), which is refused while a reader is busy, and therefore repeated.
+//!
+//! The id's row stays, so that a resend is a duplicate and brings nothing back. Sequence numbers are kept from being given
+//! out again in the transaction that deletes.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::deliveries::SinkNumber;
+use super::retention::keep_numbers;
+use super::{Journal, WriteError, schema};
+
+/// Events in one step.
+pub const STEP: usize = 256;
+/// Rows of a sink in one step of forgetting it.
+const FORGET_STEP: i64 = 1000;
+/// How long one try to cut the log waits for readers. Commits wait as long.
+const CUT_PATIENCE: Duration = Duration::from_millis(20);
+/// Between two tries.
+const CUT_PAUSE: Duration = Duration::from_millis(50);
+/// How long to try at all.
+const ERASE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What was removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Events.
+    pub events: u64,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+}
+
+/// Why the log still holds what was deleted. Asking again helps.
+#[derive(Debug, thiserror::Error)]
+pub enum EraseError {
+    /// Some reader was always busy.
+    #[error("the write-ahead log was in use the whole time")]
+    Busy,
+    /// The file could not be opened or read.
+    #[error(transparent)]
+    Open(#[from] schema::OpenError),
+    /// SQLite reports something else.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+impl Journal {
+    /// Deletes events, everything that was still to be delivered of them, and their dead letters. Done only after
+    /// [`Journal::erase_log`]; the workers must be told.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn purge(&self, seqs: Vec<u64>) -> Result<Removed, WriteError> {
+        let removed = self.write(move |connection| purge(connection, &seqs)).await?;
+        // After the commit, and so after anything that was committed with it came into memory.
+        self.tail.clear();
+        Ok(removed)
+    }
+
+    /// Copies the write-ahead log into the database and cuts it to nothing, so that no earlier version of a page is left.
+    ///
+    /// # Errors
+    /// See [`EraseError`].
+    pub async fn erase_log(&self) -> Result<(), EraseError> {
+        let path = self.path.clone();
+        let erase = move || {
+            let connection = schema::connect(&path, false)?;
+            connection.busy_timeout(CUT_PATIENCE)?;
+            let deadline = Instant::now() + ERASE_PATIENCE;
+            loop {
+                // The bulk is copied without holding up anybody; the rest with the writer waiting.
+                if checkpoint(&connection, "PASSIVE")? && checkpoint(&connection, "TRUNCATE")? {
+                    return Ok(());
+                }
+                if Instant::now() >= deadline {
+                    return Err(EraseError::Busy);
+                }
+                std::thread::sleep(CUT_PAUSE);
+            }
+        };
+        match tokio::task::spawn_blocking(erase).await {
+            Ok(result) => result,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    }
+
+    /// One step of forgetting a sink: its parked events, its dead letters, at last itself. True when it is gone.
+    /// Its worker must not be running.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn forget_sink(&self, sink: SinkNumber) -> Result<bool, WriteError> {
+        self.write(move |connection| {
+            let sink = sink.0;
+            for sql in [
+                "DELETE FROM parked WHERE sink = ?1
+                 AND (lane, seq) IN (SELECT lane, seq FROM parked WHERE sink = ?1 LIMIT ?2)",
+                "DELETE FROM lanes WHERE sink = ?1 AND lane IN (SELECT lane FROM lanes WHERE sink = ?1 LIMIT ?2)",
+                "DELETE FROM dead WHERE sink = ?1 AND seq IN (SELECT seq FROM dead WHERE sink = ?1 LIMIT ?2)",
+            ] {
+                if connection.execute(sql, params![sink, FORGET_STEP])? > 0 {
+                    return Ok(false);
+                }
+            }
+            connection.execute("DELETE FROM sinks WHERE number = ?1", [sink])?;
+            Ok(true)
+        })
+        .await
+    }
+}
+
+/// True when nobody was in the way.
+fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<bool> {
+    let busy: rusqlite::Result<bool> =
+        connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get(0));
+    match busy {
+        Ok(busy) => Ok(!busy),
+        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn purge(connection: &Connection, seqs: &[u64]) -> rusqlite::Result<Removed> {
+    let mut parked = connection.prepare_cached("SELECT sink, lane FROM parked WHERE seq = ?1")?;
+    // The retry state is that of the oldest event: the next one begins anew.
+    let mut reset = connection.prepare_cached(
+        "UPDATE lanes SET attempts = 0, counted = 0, age_ms = 0, last_ms = 0, next_ms = 0, error = NULL
+         WHERE sink = ?1 AND lane = ?2 AND ?3 = (SELECT min(seq) FROM parked WHERE sink = ?1 AND lane = ?2)",
+    )?;
+    let mut unpark = connection.prepare_cached("DELETE FROM parked WHERE seq = ?1")?;
+    let mut drop_lane = connection.prepare_cached(
+        "DELETE FROM lanes WHERE sink = ?1 AND lane = ?2
+         AND NOT EXISTS (SELECT 1 FROM parked WHERE sink = ?1 AND lane = ?2)",
+    )?;
+    let mut bury = connection.prepare_cached("DELETE FROM dead WHERE seq = ?1")?;
+    let mut event = connection.prepare_cached("DELETE FROM events WHERE seq = ?1 RETURNING id, length(body)")?;
+    let mut id = connection.prepare_cached("UPDATE ids SET body_hash = NULL WHERE id = ?1")?;
+
+    keep_numbers(connection, seqs.iter().max().map_or(0, |seq| seq.cast_signed()))?;
+    let mut removed = Removed::default();
+    let mut lanes = BTreeSet::new();
+    for seq in seqs.iter().map(|seq| seq.cast_signed()) {
+        let of_it: Vec<(i64, i64)> =
+            parked.query_map([seq], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
+        for (sink, lane) in of_it {
+            reset.execute(params![sink, lane, seq])?;
+            lanes.insert((sink, lane));
+        }
+        unpark.execute([seq])?;
+        bury.execute([seq])?;
+        let gone: Option<(Vec<u8>, i64)> = event.query_row([seq], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        if let Some((event_id, bytes)) = gone {
+            id.execute([event_id])?;
+            removed.events += 1;
+            removed.bytes += bytes.unsigned_abs();
+        }
+    }
+    for (sink, lane) in lanes {
+        drop_lane.execute(params![sink, lane])?;
+    }
+    Ok(removed)
+}
