@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use axum::extract::State;
 use axum::http::StatusCode;
 
-use super::Shared;
 use crate::journal::Journal;
 
 /// Where the process is in its life.
@@ -51,8 +50,8 @@ impl Readiness {
     }
 }
 
-pub(super) async fn readyz(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str) {
-    match shared.readiness.not_ready() {
+pub(super) async fn readyz(State(readiness): State<Readiness>) -> (StatusCode, &'static str) {
+    match readiness.not_ready() {
         None => (StatusCode::OK, "ok\n"),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
     }

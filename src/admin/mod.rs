@@ -1,43 +1,173 @@
 //! The admin listener: health, metrics and the API.
+//!
+//! `/livez`, `/readyz` and `/metrics` are for everyone who reaches the listener; `/api/v1` is behind the [`guard`]. The API
+//! reads through a connection of its own, and changes nothing but through the journal's writer, in bounded steps.
 
+mod events;
+mod filters;
+mod guard;
 mod health;
+mod openapi;
+mod problem;
+mod sinks;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use axum::middleware;
+use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{get, post};
+use tokio::sync::Mutex;
+use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::config;
-use crate::dispatch::Handle;
-use crate::gateway::guard::{self, Guard};
-use crate::journal::Journal;
+use crate::config::{self, Config};
+use crate::dispatch::{Command, Handle, matching};
+use crate::event::{Event, Kind};
+use crate::journal::query::Wants;
+use crate::journal::{Journal, OpenError, Reader};
 use crate::live::{self, Live};
 use crate::metrics::{self, Metrics};
+use crate::serve::Server;
+use guard::Guard;
+use problem::Problem;
 
+pub use events::{DeliveryItem, EventDetail, EventItem, EventPage, Purged, Replayed};
+pub use filters::{ListQuery, Selection, State as AnyState};
 pub use health::{Readiness, Stage};
+pub use problem::Problem as ApiProblem;
+pub use sinks::{Forgotten, Mode, Retried, SinkItem, SinkList};
+
+/// How long to wait until a worker has heard a command. One that writes to a full disk or a closed pipe may not.
+const TELL_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What requests under way have to end in.
+const DRAIN: Duration = Duration::from_secs(2);
 
 /// What the handlers share.
-#[derive(Debug)]
-struct Shared {
-    readiness: Readiness,
+pub struct Api {
     metrics: Arc<Metrics>,
     journal: Journal,
-    live: Live,
     sinks: Vec<Handle>,
+    disabled: BTreeSet<String>,
+    wants: Wants,
+    reader: Reader,
+    /// Of its own, so that scrapes don't wait for lists.
+    scrape: Reader,
+    /// Held by what goes in many steps: one at a time.
+    long: Arc<Mutex<()>>,
+}
+
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Api").field("journal", &self.journal).finish_non_exhaustive()
+    }
+}
+
+impl Api {
+    /// The API over a journal and the sinks that run.
+    ///
+    /// # Errors
+    /// The journal could not be opened for reading.
+    pub fn new(
+        config: &Config,
+        metrics: Arc<Metrics>,
+        journal: Journal,
+        sinks: Vec<Handle>,
+    ) -> Result<Self, OpenError> {
+        let matches: BTreeMap<String, config::Match> =
+            config.sinks.iter().map(|(name, sink)| (name.clone(), sink.matching.clone())).collect();
+        // Of a sink that was removed nobody knows what it would have got.
+        let wants = move |name: &str, event: &Event| {
+            event.kind == Kind::Event && matches.get(name).is_none_or(|matching| matching::matches(matching, event))
+        };
+        Ok(Self {
+            reader: journal.reader()?,
+            scrape: journal.reader()?,
+            disabled: config.disabled_sinks.clone(),
+            wants: Arc::new(wants),
+            metrics,
+            journal,
+            sinks,
+            long: Arc::default(),
+        })
+    }
+
+    fn handle(&self, name: &str) -> Option<&Handle> {
+        self.sinks.iter().find(|handle| handle.status.name() == name)
+    }
+
+    /// A sink that delivers, or will when it is resumed.
+    async fn running(&self, name: &str) -> Result<&Handle, Problem> {
+        if let Some(handle) = self.handle(name) {
+            return Ok(handle);
+        }
+        match self.check_sink(Some(name)).await {
+            Ok(()) => {
+                Err(Problem::conflict(format!("{name} is not running: it is disabled or not configured any more")))
+            }
+            Err(_) => Err(Problem::not_found("no sink of that name is known")),
+        }
+    }
+
+    /// Whether a filter names a sink that there is.
+    async fn check_sink(&self, name: Option<&str>) -> Result<(), Problem> {
+        let Some(name) = name else { return Ok(()) };
+        let known: Vec<String> = self.reader.sinks().await?.into_iter().map(|report| report.state.name).collect();
+        if known.iter().any(|sink| sink == name) {
+            return Ok(());
+        }
+        Err(Problem::bad(format!("there is no such sink; there are: {}", known.join(", "))))
+    }
+
+    /// Tells a sink's worker something, if it has one, and waits until it has heard.
+    async fn tell(&self, name: &str, command: Command) {
+        let Some(handle) = self.handle(name) else { return };
+        let heard = async {
+            if handle.commands.send(command).await.is_ok() {
+                while handle.commands.capacity() < handle.commands.max_capacity() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            }
+        };
+        if tokio::time::timeout(TELL_PATIENCE, heard).await.is_err() {
+            tracing::warn!(sink = name, "the sink is busy; it obeys when it is done with what it is writing");
+        }
+    }
+
+    /// Tells every worker.
+    async fn tell_all(&self, command: &Command) {
+        let tell = self.sinks.iter().map(|handle| self.tell(handle.status.name(), command.clone()));
+        futures_util::future::join_all(tell).await;
+    }
+
+    /// Runs something that must not be left half done because its client hung up; one at a time.
+    async fn to_its_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let long = self.long.clone();
+        let run = tokio::spawn(async move {
+            let _turn = long.lock().await;
+            work.await
+        });
+        run.await.unwrap_or_else(|_| Err(Problem::internal()))
+    }
 }
 
 /// A bound admin listener.
 #[derive(Debug)]
 pub struct Listener {
-    tcp: tokio::net::TcpListener,
-    addr: SocketAddr,
+    server: Server,
     guard: Arc<Guard>,
-    shared: Arc<Shared>,
+    readiness: Readiness,
+    live: Live,
+    api: Arc<Api>,
 }
 
 impl Listener {
@@ -45,52 +175,57 @@ impl Listener {
     ///
     /// # Errors
     /// The address can't be bound.
-    pub fn bind(
-        config: &config::Admin,
-        readiness: Readiness,
-        metrics: Arc<Metrics>,
-        journal: Journal,
-        live: Live,
-        sinks: Vec<Handle>,
-    ) -> std::io::Result<Self> {
-        let tcp = std::net::TcpListener::bind(config.bind)?;
-        tcp.set_nonblocking(true)?;
-        let tcp = tokio::net::TcpListener::from_std(tcp)?;
-        let addr = tcp.local_addr()?;
-        let guard = Arc::new(Guard::new(config.token.clone()));
-        Ok(Self { tcp, addr, guard, shared: Arc::new(Shared { readiness, metrics, journal, live, sinks }) })
+    pub async fn bind(config: &config::Admin, readiness: Readiness, live: Live, api: Api) -> std::io::Result<Self> {
+        let server = Server::bind(config.bind).await?;
+        let guard = Arc::new(Guard::new(config.token.as_ref()));
+        Ok(Self { server, guard, readiness, live, api: Arc::new(api) })
     }
 
     /// The bound address.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.addr
+        self.server.addr()
     }
 
     /// Serves until `shutdown` is done.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) {
-        let stream = get(live::stream)
-            .with_state(self.shared.live.clone())
-            .route_layer(middleware::from_fn_with_state(self.guard, guard::check));
+        let api = Router::new()
+            .route("/stream", get(live::stream).with_state(self.live))
+            .route("/openapi.json", get(openapi::openapi_json))
+            .route("/events", get(events::list))
+            .route("/events/{id}", get(events::show))
+            .route("/events/replay", post(events::replay))
+            .route("/events/purge", post(events::purge))
+            .route("/sinks", get(sinks::list))
+            .route("/sinks/{name}/pause", post(sinks::pause))
+            .route("/sinks/{name}/resume", post(sinks::resume))
+            .route("/sinks/{name}/retry-dead", post(sinks::retry_dead))
+            .route("/sinks/{name}/forget", post(sinks::forget))
+            .fallback(not_found)
+            .method_not_allowed_fallback(not_allowed)
+            .with_state(self.api.clone())
+            .layer(from_fn_with_state(self.guard, guard::check));
         let router = Router::new()
-            .route("/livez", get(|| async { "ok\n" }))
-            .route("/readyz", get(health::readyz))
-            .route("/metrics", get(metrics_text))
-            .with_state(Arc::clone(&self.shared))
-            .route("/api/v1/stream", stream);
-        #[expect(clippy::disallowed_methods, reason = "not on the internet: loopback, or behind a token")]
-        if let Err(error) = axum::serve(self.tcp, router).with_graceful_shutdown(shutdown).await {
-            tracing::error!(%error, "the admin listener failed");
-        }
+            .route("/livez", get(openapi::livez))
+            .route("/readyz", get(health::readyz).with_state(self.readiness))
+            .route("/metrics", get(metrics_text).with_state(self.api))
+            .nest("/api/v1", api)
+            .fallback(not_found)
+            .layer(CatchPanicLayer::custom(|_| Problem::internal().into_response()));
+        self.server.run(router, shutdown, DRAIN).await;
     }
 }
 
-async fn metrics_text(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
-    let head = *shared.journal.head().borrow();
-    for sink in &shared.sinks {
-        let status = &sink.status;
-        let lag = head.saturating_sub(status.cursor()) + status.parked();
-        shared.metrics.sink(status.name()).lag_events.set(i64::try_from(lag).unwrap_or(i64::MAX));
-    }
-    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], shared.metrics.encode())
+async fn not_found() -> Problem {
+    Problem::not_found("there is nothing here; /api/v1/openapi.json says what there is")
+}
+
+async fn not_allowed() -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method; /api/v1/openapi.json says which")
+}
+
+async fn metrics_text(State(api): State<Arc<Api>>) -> impl IntoResponse {
+    // What could not be read keeps its last value; that was logged.
+    let _ = sinks::refresh_gauges(&api).await;
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], api.metrics.encode())
 }

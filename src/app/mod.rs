@@ -135,15 +135,10 @@ impl App {
             .map_err(|error| Error::Bind { key: "server.bind", addr: config.server.bind, error })?;
         let live = Live::new(&journal, metrics.clone())?;
         let readiness = Readiness::new(journal.clone());
-        let admin = admin::Listener::bind(
-            &config.admin,
-            readiness.clone(),
-            metrics.clone(),
-            journal.clone(),
-            live.clone(),
-            sinks,
-        )
-        .map_err(|error| Error::Bind { key: "admin.bind", addr: config.admin.bind, error })?;
+        let api = admin::Api::new(&config, metrics.clone(), journal.clone(), sinks)?;
+        let admin = admin::Listener::bind(&config.admin, readiness.clone(), live.clone(), api)
+            .await
+            .map_err(|error| Error::Bind { key: "admin.bind", addr: config.admin.bind, error })?;
         let fin = match &config.gateway {
             Some(settings) => {
                 let bound = FinSide::bind(settings, config.journal.dedupe_window, &journal, &live, &metrics).await;

@@ -3,9 +3,11 @@
 //! One file a command. Exit codes: 0 done, 1 failed, 2 wrong usage, 78 the configuration is faulty (`EX_CONFIG` of
 //! sysexits.h). Results go to stdout, messages to stderr.
 
+mod admin;
 mod chat;
 mod check;
 mod client;
+mod events;
 pub mod fake_fin;
 mod healthcheck;
 mod live_client;
@@ -14,6 +16,7 @@ mod sample;
 mod send;
 mod serve;
 mod sign;
+mod sinks;
 mod tail;
 mod text;
 
@@ -80,6 +83,10 @@ enum Command {
     Tail(tail::Args),
     /// Talk to Fin in the terminal: through the gateway, or to a stand-in with --fake
     Chat(chat::Args),
+    /// Look at stored events, send them again, or remove them
+    Events(events::Args),
+    /// See how the sinks stand; pause, resume, retry or forget one
+    Sinks(sinks::Args),
     /// Run a stand-in for the Fin Agent API, to develop and test against
     FakeFin(fake_fin::Args),
     /// Ask the running receiver whether it is ready: exit code 0 ready, 1 not
@@ -97,6 +104,8 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => sign::verify(args, &global),
         Command::Tail(args) => tail::run(args, &global),
         Command::Chat(args) => chat::run(args, &global),
+        Command::Events(args) => events::run(args, &global),
+        Command::Sinks(args) => sinks::run(args, &global),
         Command::FakeFin(args) => client::block_on(async {
             // What it does, a line an event, is what one wants to see of it.
             logging::init(&config::Log { format: None, level: "info".to_owned() })?;

@@ -207,7 +207,11 @@ impl Reader {
     ///
     /// # Errors
     /// The file could not be read.
-    pub async fn purged(&self, from: Option<Uuid>, limit: usize) -> Result<(Vec<(Uuid, u64)>, Option<Uuid>), ReadError> {
+    pub async fn purged(
+        &self,
+        from: Option<Uuid>,
+        limit: usize,
+    ) -> Result<(Vec<(Uuid, u64)>, Option<Uuid>), ReadError> {
         self.query(move |connection| {
             let from = from.unwrap_or(Uuid::max());
             let mut statement = connection.prepare_cached(
@@ -389,8 +393,11 @@ fn list(
         Order::Newest => (bound, below.cast_signed().saturating_sub(1)),
         Order::Oldest => (above.cast_signed().saturating_add(1), bound),
     };
-    let of_source =
-        if source == "events" { String::new() } else { format!("AND seq IN (SELECT seq FROM {source} WHERE seq BETWEEN ?1 AND ?2)") };
+    let of_source = if source == "events" {
+        String::new()
+    } else {
+        format!("AND seq IN (SELECT seq FROM {source} WHERE seq BETWEEN ?1 AND ?2)")
+    };
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {}, length(body) FROM events WHERE seq BETWEEN ?1 AND ?2 {of_source}
          AND (?3 IS NULL OR conversation_id = ?3) AND (?4 IS NULL OR user_id = ?4) AND (?5 IS NULL OR event_name = ?5)

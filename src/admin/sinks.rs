@@ -1,0 +1,217 @@
+//! `/api/v1/sinks`: how they stand, and what an operator can do about it. The gauges of `/metrics` come from here, too.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::Api;
+use super::problem::Problem;
+use crate::dispatch::{Command, now_ms};
+use crate::journal::query::SinkReport;
+
+/// What a sink is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Delivering, or ready to.
+    Running,
+    /// Paused by an operator.
+    Paused,
+    /// Paused by its own failures, or because it asked for it; tried again by itself.
+    Failing,
+    /// `enabled = false`; its state is kept until it is forgotten.
+    Disabled,
+    /// Not in the configuration any more; its state is kept until it is forgotten.
+    Removed,
+}
+
+/// How a sink stands.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct SinkItem {
+    /// Its name.
+    pub name: String,
+    /// What it is doing.
+    pub state: Mode,
+    /// Stored events that it is not done with, parked ones included; dead letters are not.
+    pub lag: u64,
+    /// Attempts under way.
+    pub in_flight: u64,
+    /// Events that are retried, or wait behind one that is.
+    pub waiting: u64,
+    /// Dead letters.
+    pub dead: u64,
+    /// Everything up to this sequence number is settled, waiting or dead.
+    pub cursor: u64,
+    /// Age of the oldest event that it still has to deliver, in seconds; 0 when there is none.
+    pub oldest_undelivered_seconds: f64,
+    /// Why the last failed attempt of this run of finhook failed.
+    pub last_error: Option<String>,
+}
+
+/// All sinks.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct SinkList {
+    /// By name; those that were removed from the configuration, too.
+    pub sinks: Vec<SinkItem>,
+}
+
+/// What retrying dead letters came to.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Retried {
+    /// The sink.
+    pub sink: String,
+    /// Dead letters that are tried again.
+    pub events: u64,
+}
+
+/// A sink that is no longer known.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Forgotten {
+    /// Its name.
+    pub sink: String,
+    /// Events that it would still have got.
+    pub lag: u64,
+    /// Dead letters dropped.
+    pub dead: u64,
+}
+
+/// List the sinks.
+#[utoipa::path(get, path = "/api/v1/sinks", tag = "sinks", responses((status = 200, description = "All sinks", body = SinkList)))]
+pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Json<SinkList>, Problem> {
+    let head = *api.journal.head().borrow();
+    let sinks = api.reader.sinks().await?.iter().map(|report| item(&api, report, head)).collect();
+    Ok(Json(SinkList { sinks }))
+}
+
+/// Stop delivering to a sink, across restarts; what is under way is finished.
+#[utoipa::path(post, path = "/api/v1/sinks/{name}/pause", tag = "sinks", params(("name" = String, Path, description = "The sink's name")), responses(
+    (status = 200, description = "Paused", body = SinkItem),
+    (status = 404, description = "No such sink", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn pause(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Json<SinkItem>, Problem> {
+    set_paused(&api, &name, true).await
+}
+
+/// Deliver to a sink again; one that fails is tried at once.
+#[utoipa::path(post, path = "/api/v1/sinks/{name}/resume", tag = "sinks", params(("name" = String, Path, description = "The sink's name")), responses(
+    (status = 200, description = "Resumed", body = SinkItem),
+    (status = 404, description = "No such sink", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn resume(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Json<SinkItem>, Problem> {
+    set_paused(&api, &name, false).await
+}
+
+/// Try a sink's dead letters again, with their attempts counted anew.
+#[utoipa::path(post, path = "/api/v1/sinks/{name}/retry-dead", tag = "sinks", params(("name" = String, Path, description = "The sink's name")), responses(
+    (status = 200, description = "How many are tried", body = Retried),
+    (status = 404, description = "No such sink", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "It is not running", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn retry_dead(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+) -> Result<Json<Retried>, Problem> {
+    let number = api.running(&name).await?.status.number();
+    let retry: Arc<str> = Uuid::new_v4().to_string().into();
+    let run = Arc::clone(&api);
+    let sink = name.clone();
+    let events = api
+        .to_its_end(async move {
+            let (mut events, mut after) = (0, Some(0));
+            while let Some(from) = after {
+                let step = run.journal.retry_dead(number, retry.clone(), from).await?;
+                events += step.events;
+                after = step.next;
+                run.tell(&sink, Command::Wake).await;
+            }
+            Ok(events)
+        })
+        .await?;
+    tracing::info!(sink = name, events, "dead letters are tried again");
+    Ok(Json(Retried { sink: name, events }))
+}
+
+/// Drop all state of a sink that is not in use any more.
+///
+/// Only of one that is removed from the configuration, or disabled. If it is configured again, it is a new sink.
+#[utoipa::path(post, path = "/api/v1/sinks/{name}/forget", tag = "sinks", params(("name" = String, Path, description = "The sink's name")), responses(
+    (status = 200, description = "Forgotten", body = Forgotten),
+    (status = 404, description = "No such sink", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "It is in use", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn forget(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Json<Forgotten>, Problem> {
+    if api.handle(&name).is_some() {
+        let detail = format!("{name} is in use: remove it from the configuration or disable it, and restart, first");
+        return Err(Problem::conflict(detail));
+    }
+    let report = report(&api, &name).await?;
+    let SinkItem { lag, dead, .. } = item(&api, &report, *api.journal.head().borrow());
+    let run = Arc::clone(&api);
+    let number = report.state.number;
+    api.to_its_end(async move {
+        while !run.journal.forget_sink(number).await? {}
+        Ok(())
+    })
+    .await?;
+    api.metrics.forget_sink(&name);
+    tracing::info!(sink = name, lag, dead, "forgotten");
+    Ok(Json(Forgotten { sink: name, lag, dead }))
+}
+
+/// Brings the gauges of all sinks up to date.
+pub(super) async fn refresh_gauges(api: &Api) -> Result<(), Problem> {
+    let head = *api.journal.head().borrow();
+    for report in api.scrape.sinks().await? {
+        let item = item(api, &report, head);
+        let gauges = api.metrics.sink(&item.name);
+        let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        gauges.lag_events.set(number(item.lag));
+        gauges.oldest_seconds.set(item.oldest_undelivered_seconds);
+        gauges.paused.set(i64::from(matches!(item.state, Mode::Paused | Mode::Failing) || report.state.paused));
+        gauges.dead_letters.set(number(item.dead));
+    }
+    api.metrics.journal_bytes.set(i64::try_from(api.journal.bytes()).unwrap_or(i64::MAX));
+    Ok(())
+}
+
+async fn report(api: &Api, name: &str) -> Result<SinkReport, Problem> {
+    let found = api.reader.sinks().await?.into_iter().find(|report| report.state.name == name);
+    found.ok_or_else(|| Problem::not_found("no sink of that name is known"))
+}
+
+async fn set_paused(api: &Arc<Api>, name: &str, paused: bool) -> Result<Json<SinkItem>, Problem> {
+    if !api.journal.set_paused(name, paused).await? {
+        return Err(Problem::not_found("no sink of that name is known"));
+    }
+    api.tell(name, if paused { Command::Pause } else { Command::Resume }).await;
+    tracing::info!(sink = name, paused, "by an operator");
+    let report = report(api, name).await?;
+    Ok(Json(item(api, &report, *api.journal.head().borrow())))
+}
+
+fn item(api: &Api, report: &SinkReport, head: u64) -> SinkItem {
+    let SinkReport { state, parked, dead, oldest_ms } = report;
+    let status = api.handle(&state.name).map(|handle| &handle.status);
+    let mode = match status {
+        None if api.disabled.contains(&state.name) => Mode::Disabled,
+        None => Mode::Removed,
+        Some(_) if state.paused => Mode::Paused,
+        Some(status) if status.is_unhealthy() => Mode::Failing,
+        Some(_) => Mode::Running,
+    };
+    let age_ms = oldest_ms.map_or(0, |oldest| now_ms().saturating_sub(oldest).max(0));
+    SinkItem {
+        name: state.name.clone(),
+        state: mode,
+        lag: head.saturating_sub(state.cursor) + parked,
+        in_flight: status.map_or(0, |status| status.in_flight() as u64),
+        waiting: *parked,
+        dead: *dead,
+        cursor: state.cursor,
+        oldest_undelivered_seconds: age_ms as f64 / 1000.0,
+        last_error: status.and_then(|status| status.last_error()).map(|error| error.to_string()),
+    }
+}

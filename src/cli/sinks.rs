@@ -1,0 +1,115 @@
+//! `finhook sinks`
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Subcommand;
+
+use super::admin::{Client, Options, json_line, shown, table, word};
+use super::{Failure, Global, client, print};
+use crate::admin::{Forgotten, Retried, SinkItem, SinkList};
+
+/// See how the sinks stand; pause, resume, retry or forget one.
+///
+/// Asks the admin API of the running finhook, with admin.token of the configuration.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  finhook sinks                       # each sink's lag, in flight, waiting, dead, last error
+  finhook sinks list --json
+  finhook sinks pause backend         # until resume, across restarts
+  finhook sinks retry-dead backend    # after the fault is mended
+  finhook sinks forget old_backend    # of one that is not configured any more: drop its state")]
+pub(super) struct Args {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List the sinks (the default)
+    List,
+    /// Stop delivering to a sink, across restarts
+    Pause {
+        /// The sink
+        name: String,
+    },
+    /// Deliver to a sink again; one that fails is tried at once
+    Resume {
+        /// The sink
+        name: String,
+    },
+    /// Try the dead letters of a sink again
+    RetryDead {
+        /// The sink
+        name: String,
+    },
+    /// Drop all state of a sink that is removed from the configuration, or disabled
+    Forget {
+        /// The sink
+        name: String,
+    },
+}
+
+pub(super) fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
+    let Args { options, action } = args;
+    let api = options.client(global)?;
+    let text = client::block_on(answer(&api, action.unwrap_or(Action::List), options.json))?;
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn answer(api: &Client, action: Action, json: bool) -> Result<String, Failure> {
+    let none = None::<&()>;
+    match action {
+        Action::List => {
+            let SinkList { sinks } = api.get(&["sinks"], &()).await?;
+            if json {
+                sinks.iter().map(json_line).collect()
+            } else {
+                Ok(table(&HEAD, &sinks.iter().map(row).collect::<Vec<_>>()))
+            }
+        }
+        Action::Pause { name } => paused(&api.post(&["sinks", &name, "pause"], none).await?, json),
+        Action::Resume { name } => paused(&api.post(&["sinks", &name, "resume"], none).await?, json),
+        Action::RetryDead { name } => {
+            let done: Retried = api.post(&["sinks", &name, "retry-dead"], none).await?;
+            if json {
+                json_line(&done)
+            } else {
+                Ok(format!("{} dead letters of {} are tried again\n", done.events, done.sink))
+            }
+        }
+        Action::Forget { name } => {
+            let done: Forgotten = api.post(&["sinks", &name, "forget"], none).await?;
+            let Forgotten { sink, lag, dead } = &done;
+            if json {
+                json_line(&done)
+            } else {
+                Ok(format!("{sink} is forgotten: {lag} undelivered events, {dead} dead letters\n"))
+            }
+        }
+    }
+}
+
+fn paused(sink: &SinkItem, json: bool) -> Result<String, Failure> {
+    if json { json_line(sink) } else { Ok(table(&HEAD, &[row(sink)])) }
+}
+
+const HEAD: [&str; 8] = ["NAME", "STATE", "LAG", "IN FLIGHT", "WAITING", "DEAD", "OLDEST", "LAST ERROR"];
+
+fn row(sink: &SinkItem) -> Vec<String> {
+    let oldest = Duration::from_secs(sink.oldest_undelivered_seconds.max(0.0) as u64);
+    vec![
+        sink.name.clone(),
+        word(&sink.state),
+        sink.lag.to_string(),
+        sink.in_flight.to_string(),
+        sink.waiting.to_string(),
+        sink.dead.to_string(),
+        if sink.oldest_undelivered_seconds > 0.0 { humantime::format_duration(oldest).to_string() } else { "-".into() },
+        sink.last_error.as_deref().map_or_else(|| "-".to_owned(), shown),
+    ]
+}
