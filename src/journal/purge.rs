@@ -130,14 +130,14 @@ fn purge(connection: &Connection, seqs: &[u64]) -> rusqlite::Result<Removed> {
     let mut parked = connection.prepare_cached("SELECT sink, lane FROM parked WHERE seq = ?1")?;
     // The retry state is that of the oldest event: the next one begins anew.
     let mut reset = connection.prepare_cached(
-        "UPDATE lanes SET attempts = 0, counted = 0, age_ms = 0, last_ms = 0, next_ms = 0, error = NULL
-         WHERE sink = ?1 AND lane = ?2 AND ?3 = (SELECT min(seq) FROM parked WHERE sink = ?1 AND lane = ?2)",
+        "DELETE FROM lanes WHERE sink = ?1 AND lane = ?2
+         AND ?3 = (SELECT min(seq) FROM parked WHERE sink = ?1 AND lane = ?2)",
+    )?;
+    let mut lane_of_rest = connection.prepare_cached(
+        "INSERT OR IGNORE INTO lanes (sink, lane, next_ms)
+         SELECT ?1, ?2, 0 WHERE EXISTS (SELECT 1 FROM parked WHERE sink = ?1 AND lane = ?2)",
     )?;
     let mut unpark = connection.prepare_cached("DELETE FROM parked WHERE seq = ?1")?;
-    let mut drop_lane = connection.prepare_cached(
-        "DELETE FROM lanes WHERE sink = ?1 AND lane = ?2
-         AND NOT EXISTS (SELECT 1 FROM parked WHERE sink = ?1 AND lane = ?2)",
-    )?;
     let mut bury = connection.prepare_cached("DELETE FROM dead WHERE seq = ?1")?;
     let mut event = connection.prepare_cached("DELETE FROM events WHERE seq = ?1 RETURNING id, length(body)")?;
     let mut id = connection.prepare_cached("UPDATE ids SET body_hash = NULL WHERE id = ?1")?;
@@ -162,7 +162,7 @@ fn purge(connection: &Connection, seqs: &[u64]) -> rusqlite::Result<Removed> {
         }
     }
     for (sink, lane) in lanes {
-        drop_lane.execute(params![sink, lane])?;
+        lane_of_rest.execute(params![sink, lane])?;
     }
     Ok(removed)
 }

@@ -9,9 +9,9 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::Reader;
 use super::deliveries::{SinkState, read_sink};
 use super::read::{self, COLUMNS, ReadError, Row};
-use super::{Reader, id_bytes};
 use crate::event::{Event, Kind};
 
 /// Rows that one call looks at, at most.
@@ -218,7 +218,7 @@ impl Reader {
                 "SELECT id, seq, EXISTS (SELECT 1 FROM events WHERE events.seq = ids.seq)
                  FROM ids WHERE id < ?1 ORDER BY id DESC LIMIT ?2",
             )?;
-            let mut rows = statement.query(params![id_bytes(&from), SCAN as i64])?;
+            let mut rows = statement.query(params![from.as_bytes(), SCAN as i64])?;
             let (mut found, mut seen) = (Vec::new(), 0);
             while let Some(row) = rows.next()? {
                 seen += 1;
@@ -306,7 +306,7 @@ impl Reader {
 
 fn seq_of(connection: &Connection, id: &Uuid) -> rusqlite::Result<Option<i64>> {
     let mut statement = connection.prepare_cached("SELECT seq FROM ids WHERE id = ?1")?;
-    statement.query_row([id_bytes(id)], |row| row.get(0)).optional()
+    statement.query_row([id.as_bytes()], |row| row.get(0)).optional()
 }
 
 fn sinks(connection: &Connection) -> rusqlite::Result<Vec<SinkState>> {

@@ -16,6 +16,7 @@ mod journal;
 mod listener;
 mod model;
 mod packaging;
+mod purge;
 mod secrecy;
 mod sinks;
 mod support;
