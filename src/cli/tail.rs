@@ -11,8 +11,9 @@ use super::text::{Paint, cut, html, printable};
 use super::{Failure, Global, client, interrupted};
 use crate::fin;
 
-/// Columns of an event's text.
-const TEXT: usize = 100;
+/// Columns where the terminal's width is not known, and the fewest that an event's text gets.
+const WIDTH: usize = 120;
+const LEAST: usize = 30;
 
 /// Follow the live stream of a running receiver.
 ///
@@ -99,18 +100,25 @@ fn shown(data: &str, paint: Paint) -> String {
         _ => "36",
     };
     let reply = event.message.map(|message| html(&message.body, 1000).join(" "));
-    let text = reply.or(event.chunk_text).or(event.reason).unwrap_or_default();
-    let time = line.receivedtime.get(11..23).unwrap_or("");
-    let endpoint = line.source.rsplit('/').next().unwrap_or("");
-    format!(
-        "{} {} {} {} {} {}",
-        paint.dim(&printable(time)),
-        paint.dim(&printable(endpoint)),
-        paint.in_colour(&format!("{:<18}", printable(&event.event_name)), colour),
-        paint.bold(&printable(event.status.as_deref().unwrap_or("-"))),
-        printable(&event.conversation_id),
-        cut(&printable(&text), TEXT),
-    )
-    .trim_end()
-    .to_owned()
+    let text = printable(&reply.or(event.chunk_text).or(event.reason).unwrap_or_default());
+    let time = printable(line.receivedtime.get(11..23).unwrap_or(""));
+    let endpoint = printable(line.source.rsplit('/').next().unwrap_or(""));
+    let name = format!("{:<18}", printable(&event.event_name));
+    let status = printable(event.status.as_deref().unwrap_or("-"));
+    let conversation = printable(&event.conversation_id);
+    let taken = [&time, &endpoint, &name, &status, &conversation].map(|part| part.chars().count() + 1).iter().sum();
+    let width = terminal_size::terminal_size().map_or(WIDTH, |(width, _)| width.0.into());
+    let room = width.saturating_sub(taken).max(LEAST);
+    // Of a reply that is being written the end is what is new.
+    let skipped = if event.event_name == fin::REPLY_CHUNK { text.chars().count().saturating_sub(room) } else { 0 };
+    let text: String = text.chars().skip(skipped).collect();
+    let shown = [
+        paint.dim(&time),
+        paint.dim(&endpoint),
+        paint.in_colour(&name, colour),
+        paint.bold(&status),
+        conversation,
+        cut(&text, room),
+    ];
+    shown.join(" ").trim_end().to_owned()
 }

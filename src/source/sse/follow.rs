@@ -204,3 +204,6 @@ fn backoff(failures: u32) -> Duration {
     let (base, cap) = BACKOFF;
     base.saturating_mul(1 << failures.min(16)).min(cap).mul_f64(fastrand::f64())
 }
+
+#[cfg(test)]
+mod tests;

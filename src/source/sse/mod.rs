@@ -204,3 +204,50 @@ fn now_s() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    struct Nowhere;
+
+    impl Feed for Nowhere {
+        async fn take(&self, _: Bytes) -> bool {
+            true
+        }
+    }
+
+    fn open(app: Option<&str>) -> (Subscriptions, Subscriber<Nowhere>) {
+        subscriber(&["127.0.0.1".to_owned()], app, Arc::new(Nowhere), Arc::new(Metrics::new())).unwrap()
+    }
+
+    fn url(app: &str, conversation: u32) -> String {
+        format!("http://127.0.0.1:9/s?channels=fin_agent_api:{app}:{conversation}&accessToken=t")
+    }
+
+    #[test]
+    fn the_app_is_the_configured_one_or_the_one_that_fins_answers_name() {
+        let (configured, _subscriber) = open(Some("a"));
+        assert_eq!(configured.submit(&url("a", 1)), Ok(()));
+        assert_eq!(configured.submit(&url("b", 1)), Err(Refused::App));
+        assert_eq!(configured.answered(&url("b", 1)), Err(Refused::App));
+        let (learnt, _subscriber) = open(None);
+        assert_eq!(learnt.submit(&url("a", 1)), Err(Refused::App), "not known yet");
+        assert_eq!(learnt.answered(&url("a", 1)), Ok(()));
+        assert_eq!(learnt.submit(&url("a", 2)), Ok(()));
+        assert_eq!(learnt.submit(&url("b", 2)), Err(Refused::App));
+    }
+
+    #[test]
+    fn there_is_a_cap_and_the_same_url_counts_once() {
+        let (subscriptions, _subscriber) = open(Some("a"));
+        for number in 0..u32::try_from(MAX_STREAMS).unwrap() {
+            assert_eq!(subscriptions.submit(&url("a", number)), Ok(()));
+            assert_eq!(subscriptions.submit(&url("a", number)), Ok(()));
+        }
+        assert_eq!(subscriptions.submit(&url("a", u32::MAX)), Err(Refused::Busy));
+        assert_eq!(subscriptions.submit(&url("a", 0)), Ok(()), "is listened to already");
+    }
+}
