@@ -1,7 +1,7 @@
 //! Taking data back out: events whose bytes must go, and sinks that are to be forgotten.
 //!
 //! Deleting a row is not enough for its bytes to be gone: SQLite leaves old content in pages unless `secure_delete` is on (it is,
-//! see [`schema`](super::schema)), and the write-ahead log holds earlier versions of pages. So a purge is done only when the log was
+//! see [`schema`]), and the write-ahead log holds earlier versions of pages. So a purge is done only when the log was
 //! copied back and cut to nothing ([`Journal::erase_log`]), which is refused while a reader is busy, and therefore repeated.
 //!
 //! The id's row stays, so that a resend is a duplicate and brings nothing back. Sequence numbers are kept from being given
