@@ -5,6 +5,7 @@ mod admin;
 mod cli;
 mod config;
 mod delivery;
+mod docs;
 mod fin_cli;
 mod fin_fake;
 mod fin_flow;

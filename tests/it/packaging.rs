@@ -1,4 +1,4 @@
-//! What stands beside the code: the container files must fit the program they start, the documents what it accepts.
+//! The container files must fit the program that they start.
 
 use std::ffi::OsString;
 use std::fs;
@@ -64,46 +64,4 @@ fn the_compose_file_waits_longer_for_the_end_than_the_program_drains() {
     let grace: Duration = humantime::parse_duration(grace).unwrap();
 
     assert!(grace > load(Vec::new()).config.server.drain_timeout);
-}
-
-/// The ```toml blocks of a document, with every secret's file put where it can be read.
-fn configurations(markdown: &str, secrets: &Path) -> Vec<String> {
-    let (mut blocks, mut inside) = (Vec::new(), false);
-    for line in markdown.lines() {
-        if let Some(language) = line.trim_start().strip_prefix("```") {
-            inside = language.trim() == "toml";
-            if inside {
-                blocks.push(String::new());
-            }
-        } else if inside && let Some(block) = blocks.last_mut() {
-            let secret =
-                line.split_once("_file = ").filter(|(key, value)| !key.contains('#') && !value.starts_with("\"\""));
-            match secret {
-                Some((key, _)) => block.push_str(&format!("{key}_file = {secrets:?}")),
-                None => block.push_str(line),
-            }
-            block.push('\n');
-        }
-    }
-    blocks
-}
-
-#[test]
-fn every_configuration_shown_in_the_documents_is_accepted() {
-    let directory = tempfile::tempdir().unwrap();
-    let secrets = directory.path().join("secret");
-    // Fits every kind of secret there is.
-    fs::write(&secrets, "whsec_YSBzZWNyZXQgb2YgYSB0ZXN0LCBsb25nIGVub3VnaA==\n").unwrap();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let files =
-        [root.to_owned(), root.join("docs")].into_iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
-
-    for document in files.map(|file| file.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "md")) {
-        for block in configurations(&fs::read_to_string(&document).unwrap(), &secrets) {
-            let path = directory.path().join("finhook.toml");
-            fs::write(&path, &block).unwrap();
-            let loaded = Inputs { path: Some(path), path_from: "--config", ..Inputs::default() }.load();
-            assert!(loaded.is_ok(), "{}: {}\n{block}", document.display(), loaded.unwrap_err());
-        }
-    }
 }
