@@ -1,6 +1,6 @@
-//! Who may use the gateway, and the admin listener's live stream.
+//! Who may use the gateway.
 //!
-//! With a token: whoever presents it. Without one the listener is bound to loopback, and everyone on this machine may,
+//! With a token: whoever presents it. Without one the gateway is bound to loopback, and everyone on this machine may,
 //! but no web page that a browser on it shows: a foreign `Host` (DNS rebinding), `Origin` or `Sec-Fetch-Site` is
 //! refused.
 
@@ -18,12 +18,12 @@ use crate::source::sse::allow::is_localhost;
 
 /// Compares tokens.
 #[derive(Debug)]
-pub(crate) struct Guard {
+pub(super) struct Guard {
     token: Option<SecretString>,
 }
 
 impl Guard {
-    pub(crate) fn new(token: Option<SecretString>) -> Self {
+    pub(super) fn new(token: Option<SecretString>) -> Self {
         Self { token }
     }
 
@@ -45,7 +45,7 @@ impl Guard {
 }
 
 /// The middleware.
-pub(crate) async fn check(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
+pub(super) async fn check(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
     let admitted = match &guard.token {
         None if !has_local_host(request.headers()) => Err(StatusCode::FORBIDDEN),
         _ => guard.admits(request.headers()),

@@ -12,7 +12,7 @@
 //! - A path is passed on only if it is made of letters, digits, `_` and `-`: no dot segments, in whatever encoding.
 //! - Bodies are bounded in size both ways, and every wait is bounded in time.
 
-pub(crate) mod guard;
+mod guard;
 mod pass;
 
 use std::io;
@@ -29,6 +29,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
 use tokio::time::timeout;
+use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::config;
 use crate::live::{self, Live};
@@ -90,7 +91,8 @@ impl Gateway {
             .route("/stream", get(live::stream).with_state(live.clone()))
             .fallback(async || problem(StatusCode::NOT_FOUND, "There is nothing here."))
             .layer(DefaultBodyLimit::disable())
-            .layer(middleware::from_fn_with_state(guard, guard::check));
+            .layer(middleware::from_fn_with_state(guard, guard::check))
+            .layer(CatchPanicLayer::custom(|_| problem(StatusCode::INTERNAL_SERVER_ERROR, "A bug in finhook.")));
         Ok(Self { server, live, router })
     }
 
