@@ -21,6 +21,7 @@ pub mod replay;
 pub mod retention;
 pub mod schema;
 mod tail;
+mod wal;
 mod writer;
 
 use std::path::{Path, PathBuf};

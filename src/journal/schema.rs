@@ -19,7 +19,10 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
+
+use super::wal;
 
 /// Format of the database; stored as `user_version`. A file with a larger one is refused.
 pub const VERSION: i64 = 1;
@@ -153,7 +156,7 @@ pub enum OpenError {
         why: String,
     },
     /// Anything else that SQLite reports.
-    #[error("cannot open the journal {path}: {error}")]
+    #[error("cannot open the journal {path}: {error}: is its disk full, read-only or failing?")]
     Sqlite {
         /// The database file.
         path: PathBuf,
@@ -195,9 +198,12 @@ pub(super) fn open(path: &Path) -> Result<(Connection, Lock), OpenError> {
     }
     // SQLite opens read-only what it may not write; say so now and not at the first event.
     create_or_open(path).map_err(io_error)?;
+    sync_folders(path).map_err(io_error)?;
 
     let connection = connect(path, false)?;
     let sqlite = |error| explain(path, error);
+    // A file that is refused is left as it is.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(sqlite)?;
     prepare(&connection, path)?;
     if marker(path).exists() {
         tracing::warn!(path = %path.display(), "the last run ended with an I/O error: checking the journal");
@@ -205,6 +211,8 @@ pub(super) fn open(path: &Path) -> Result<(Connection, Lock), OpenError> {
         std::fs::remove_file(marker(path)).map_err(io_error)?;
         tracing::info!("the journal is sound");
     }
+    wal::fold(&connection, path)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(sqlite)?;
     connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(sqlite)?;
     // Deleted bodies are overwritten: a purge must leave nothing behind.
     connection.pragma_update(None, "secure_delete", "ON").map_err(sqlite)?;
@@ -216,6 +224,19 @@ pub(super) fn open(path: &Path) -> Result<(Connection, Lock), OpenError> {
 /// Readable by finhook's user only: it holds customers' data. SQLite gives its log the same rights.
 fn create_or_open(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)
+}
+
+/// Makes the names of the file and of its folder outlast a power cut.
+fn sync_folders(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    for folder in [folder, &folder.join("..")] {
+        match File::open(folder).and_then(|folder| folder.sync_all()) {
+            // The folder above may be one that finhook may not read; it was there before.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            result => result?,
+        }
+    }
+    Ok(())
 }
 
 /// Opens one more connection to a file that [`open`] has prepared.
@@ -284,7 +305,7 @@ fn check(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     }
 }
 
-fn explain(path: &Path, error: rusqlite::Error) -> OpenError {
+pub(super) fn explain(path: &Path, error: rusqlite::Error) -> OpenError {
     let path = path.to_owned();
     match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => OpenError::Foreign { path, why: "it is not an SQLite file".to_owned() },
