@@ -163,15 +163,16 @@ impl Journal {
     pub async fn sink(&self, name: &str, from_start: bool) -> Result<SinkState, WriteError> {
         let name = name.to_owned();
         self.write(move |connection| {
+            // Nothing is written for a sink that is known: finhook starts on a full disk too.
+            if let Some(known) = sink_state(connection, &name)? {
+                return Ok(known);
+            }
             let start: i64 = if from_start {
                 0
             } else {
                 connection.query_row("SELECT coalesce(max(seq), 0) FROM events", [], |row| row.get(0))?
             };
-            connection.execute(
-                "INSERT OR IGNORE INTO sinks (name, start, cursor) VALUES (?1, ?2, ?2)",
-                params![name, start],
-            )?;
+            connection.execute("INSERT INTO sinks (name, start, cursor) VALUES (?1, ?2, ?2)", params![name, start])?;
             sink_state(connection, &name).map(|state| state.ok_or(rusqlite::Error::QueryReturnedNoRows))?
         })
         .await

@@ -3,7 +3,7 @@
 //! Each turn takes all that waits (up to a bound), runs it in one transaction, commits, and only then answers. Answers go
 //! to a task inside the runtime in one message, so that a whole group costs one wake across threads.
 //!
-//! - A full disk (or `journal.max_bytes`): nothing of the group is stored, all of it is refused, and the writer itself
+//! - A full disk (or `journal.max_bytes`, or a limit on the size of files): nothing of the group is stored, all of it is refused, and the writer itself
 //!   tries every second whether there is room again.
 //! - An I/O error: whether the group is on disk is unknown. Nothing is acknowledged, a marker is left for the next open, and
 //!   the writer ends with an error, which ends the process.
@@ -137,7 +137,7 @@ impl Writer {
             }
             Err(error) => {
                 self.next_seq = first_seq;
-                let full = is_full(&error);
+                let full = self.is_full(&error);
                 let (append_error, write_error): (_, fn() -> WriteError) = if full {
                     (AppendError::Full, || WriteError::Full)
                 } else {
@@ -152,7 +152,7 @@ impl Writer {
                 if !full {
                     return Err(error);
                 }
-                self.set_full("no space is left on the journal's disk: free some; finhook tries again every second");
+                self.set_full(why_full(&error));
                 if self.connection.is_autocommit() { Ok(()) } else { self.connection.execute_batch("ROLLBACK") }
             }
         }
@@ -181,7 +181,7 @@ impl Writer {
             connection.prepare_cached("SAVEPOINT change")?.execute([])?;
             let error = change.run(connection).err();
             if let Some(error) = error {
-                if is_fatal(&error) || is_full(&error) {
+                if is_fatal(&error) || self.is_full(&error) {
                     return Err(error);
                 }
                 connection.prepare_cached("ROLLBACK TO change")?.execute([])?;
@@ -221,7 +221,14 @@ impl Writer {
             return Ok(());
         }
         self.since_look = (0, 0);
-        self.checkpointer.look(&self.connection)
+        match self.checkpointer.look(&self.connection) {
+            // What was committed is safe in the log.
+            Err(error) if self.is_full(&error) => {
+                self.set_full(why_full(&error));
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     /// Once a second: is there room again, how large has the journal become?
@@ -242,7 +249,7 @@ impl Writer {
             tracing::warn!(used, max_bytes = self.max_bytes, "the journal has reached 80 % of journal.max_bytes");
         }
         self.warned = high;
-        if self.full && self.has_room()? {
+        if self.full && self.copied_back()? && self.has_room()? {
             self.full = false;
             self.shared.writable.store(true, Ordering::Relaxed);
             tracing::info!("the journal has room again");
@@ -258,6 +265,27 @@ impl Writer {
         self.shared.writable.store(false, Ordering::Relaxed);
     }
 
+    /// Copies the log back, so that its space can be used again. False when there is no room even for that.
+    fn copied_back(&self) -> rusqlite::Result<bool> {
+        match self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+            Err(error) if self.is_full(&error) => Ok(false),
+            result => result.map(|()| true),
+        }
+    }
+
+    /// It can't be written for now, though nothing is wrong with it: there is no room on the disk, or another program holds
+    /// it, or a file has reached the process's limit on the size of files, which SQLite reports like a failing disk.
+    fn is_full(&self, error: &rusqlite::Error) -> bool {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy) => true,
+            Some(ErrorCode::SystemIoFailure) => file_size_limit().is_some_and(|limit| {
+                let files = [self.path.clone(), schema::beside(&self.path, "-wal")];
+                files.iter().any(|file| std::fs::metadata(file).is_ok_and(|found| found.len() >= limit))
+            }),
+            _ => false,
+        }
+    }
+
     /// Writes something of a size worth having room for, and takes it back.
     fn has_room(&self) -> rusqlite::Result<bool> {
         let probe = format!(
@@ -266,7 +294,7 @@ impl Writer {
         );
         match self.connection.execute_batch(&probe) {
             Ok(()) => Ok(true),
-            Err(error) if is_full(&error) => {
+            Err(error) if self.is_full(&error) => {
                 if !self.connection.is_autocommit() {
                     self.connection.execute_batch("ROLLBACK")?;
                 }
@@ -344,8 +372,25 @@ fn refuse(work: &mut Work, error: AppendError) {
     work.clear();
 }
 
-fn is_full(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+fn why_full(error: &rusqlite::Error) -> &'static str {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => {
+            "no space is left on the journal's disk: free some; finhook tries again every second"
+        }
+        Some(ErrorCode::DatabaseBusy) => {
+            "another program holds the journal's lock: end its transaction; finhook tries again every second"
+        }
+        _ => {
+            "the journal has reached the limit on the size of files (ulimit -f): raise it, or shorten journal.retention; \
+             finhook tries again every second"
+        }
+    }
+}
+
+/// The largest size that a file may have, in bytes, if this process has such a limit.
+fn file_size_limit() -> Option<u64> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    limits.lines().find_map(|line| line.strip_prefix("Max file size"))?.split_whitespace().next()?.parse().ok()
 }
 
 /// Errors after which the state of the file is not known.
