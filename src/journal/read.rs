@@ -138,9 +138,13 @@ impl Reader {
             let sink = blocked_at.map_or(0, |sink| sink.0);
             let mut rows = statement.query(params![seq.cast_signed(), limit as i64, sink])?;
             let mut page = Vec::new();
-            let mut bytes = 0;
+            let (mut bytes, mut last) = (0, seq);
             while let Some(row) = rows.next()? {
                 let read = read_row(row)?;
+                if read.seq() <= last {
+                    return Err(out_of_order(last));
+                }
+                last = read.seq();
                 bytes += body_bytes(&read);
                 page.push(Fresh { row: read, blocked: row.get(18)? });
                 if bytes >= PAGE_BYTES {
@@ -279,6 +283,12 @@ impl Reader {
         })
         .await
     }
+}
+
+/// A table whose keys do not ascend is damaged; a cursor must never move back.
+fn out_of_order(seq: u64) -> rusqlite::Error {
+    let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+    rusqlite::Error::SqliteFailure(corrupt, Some(format!("the events behind number {seq} are out of order")))
 }
 
 fn body_bytes(row: &Row) -> usize {

@@ -119,7 +119,9 @@ impl Retention {
                 let newest: Option<i64> = connection.query_row("SELECT max(at_ms) FROM marks", [], |row| row.get(0))?;
                 // A clock that jumped back leaves marks in the future: they would keep everything for as long.
                 connection.execute("DELETE FROM marks WHERE at_ms > ?1", [now_ms])?;
-                if newest.is_none_or(|newest| now_ms - newest >= retention_ms / i64::from(MARKS) || newest > now_ms) {
+                if newest.is_none_or(|newest| {
+                    now_ms.saturating_sub(newest) >= retention_ms / i64::from(MARKS) || newest > now_ms
+                }) {
                     connection.execute("INSERT OR REPLACE INTO marks VALUES (?1, ?2)", params![now_ms, settled])?;
                 }
                 let due = now_ms.saturating_sub(retention_ms);
