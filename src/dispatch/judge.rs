@@ -35,8 +35,8 @@ impl Judge {
         }
         let counts = retry::counts(failure.fault, alone);
         let attempts = old.attempts.saturating_add(1);
-        let rejections = old.rejections + u32::from(counts && failure.fault == Fault::Rejected);
-        let age_ms = old.age_ms + if counts { waited_ms(old, now_ms) } else { 0 };
+        let rejections = old.rejections.saturating_add(u32::from(counts && failure.fault == Fault::Rejected));
+        let age_ms = old.age_ms.saturating_add(if counts { waited_ms(old, now_ms) } else { 0 });
         let situation = Situation {
             failure,
             attempt: attempts,
@@ -66,9 +66,10 @@ fn waited_ms(state: &LaneState, now_ms: i64) -> i64 {
     if state.last_ms == 0 {
         return 0;
     }
-    let planned = (state.next_ms - state.last_ms).max(0);
+    // Saturating: what comes from the disk may be anything.
+    let planned = state.next_ms.saturating_sub(state.last_ms).max(0);
     let late = i64::try_from(PROBE_CAP.as_millis()).unwrap_or(0);
-    (now_ms - state.last_ms).clamp(0, planned + late)
+    now_ms.saturating_sub(state.last_ms).clamp(0, planned.saturating_add(late))
 }
 
 /// How long a failed answer asks the whole sink to be left alone.

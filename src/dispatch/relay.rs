@@ -152,7 +152,7 @@ impl<R: Relay> Run<R> {
                 break;
             }
             self.turn = !self.turn;
-            let due = self.parked > 0 && now_ms() >= self.next_due_ms;
+            let due = self.parked > 0 && self.is_due(now_ms());
             let unread = self.lanes.room() > 0 && self.lanes.read_to() < newest;
             let result = if let Some((lane, after)) = self.lanes.next_chunk() {
                 self.load_chunk(lane, LaneState::default(), after).await
@@ -174,7 +174,7 @@ impl<R: Relay> Run<R> {
             } else if self.lanes.room() == 0 && self.lanes.read_to() < newest {
                 // Slots are free, but what is in memory belongs to lanes that are busy: others must not wait for them.
                 self.lanes.spill();
-            } else if !(self.lanes.read_to() < newest || self.parked > 0 && now_ms() >= self.next_due_ms) {
+            } else if !(self.lanes.read_to() < newest || self.parked > 0 && self.is_due(now_ms())) {
                 break;
             }
         }
@@ -221,6 +221,13 @@ impl<R: Relay> Run<R> {
         // Lanes that were passed over come back with the commit that memory waits for.
         self.next_due_ms = if loaded || full { now } else { next.unwrap_or(i64::MAX).min(horizon) };
         Ok(())
+    }
+
+    /// Whether a lane on disk may be due; also when the clock was set back, so that none waits for it to catch up.
+    fn is_due(&self, now_ms: i64) -> bool {
+        let longest_ms = i64::try_from(self.longest_wait().as_millis()).unwrap_or(i64::MAX);
+        let waits = self.next_due_ms.saturating_sub(now_ms);
+        waits <= 0 || waits > longest_ms && self.next_due_ms < i64::MAX
     }
 
     /// No lane waits longer: a time beyond it is a clock that jumped.
