@@ -4,7 +4,9 @@
 mod admin;
 mod cli;
 mod config;
+mod crash;
 mod delivery;
+mod disk;
 mod docs;
 mod fin_cli;
 mod fin_fake;

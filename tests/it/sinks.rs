@@ -51,7 +51,7 @@ fn numbered(seq: u64, body: &str) -> Delivery {
 /// `None`; in that process, returns the directory it was given.
 ///
 /// For what is a process's own: its environment, its mounts.
-fn in_child(test: &str, directory: &std::path::Path, mut command: Command) -> Option<PathBuf> {
+pub(crate) fn in_child(test: &str, directory: &std::path::Path, mut command: Command) -> Option<PathBuf> {
     if let Some(directory) = env::var_os(CHILD) {
         return Some(directory.into());
     }
@@ -68,7 +68,7 @@ fn in_child(test: &str, directory: &std::path::Path, mut command: Command) -> Op
 }
 
 /// For [`in_child`]: with mounts of its own, which `script` makes.
-fn in_own_mounts(script: &str) -> Command {
+pub(crate) fn in_own_mounts(script: &str) -> Command {
     let id = Command::new("id").arg("-u").output().unwrap();
     let mut command = Command::new("unshare");
     if id.stdout != b"0\n" {

@@ -1,0 +1,69 @@
+//! The wall clock jumps by ten years while an event waits for its retry.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use super::Sender;
+use crate::support::process::{Place, eventually};
+use crate::support::receiver::{Answer, Receiver};
+
+/// `faketime`'s library: `date` shows the time it is told to show.
+fn library() -> PathBuf {
+    let folders = fs::read_dir("/usr/lib").unwrap().map(|folder| folder.unwrap().path());
+    let mut found = folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).filter(|library| library.exists());
+    found.next().expect("this test needs faketime: `tests/run` installs it")
+}
+
+/// Whether, after a jump by `offset`, the retries go on: soon, no faster than their backoff allows, and to the end.
+async fn survives_a_jump(offset: &'static str) {
+    let backend = Receiver::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place::new(
+        folder.path(),
+        &format!(
+            "[sinks.backend]\ntype = \"http\"\nurl = \"{}\"\nretry = {{ base = \"400ms\", cap = \"1s\", max_age = \"1h\" }}\n",
+            backend.url()
+        ),
+    );
+    backend.answer_all(Answer::status(500));
+    tokio::task::spawn_blocking(move || {
+        let clock = place.path("clock");
+        fs::write(&clock, "+0").unwrap();
+        let mut command = Command::new("env");
+        command.arg(format!("LD_PRELOAD={}", library().display()));
+        command.arg(format!("FAKETIME_TIMESTAMP_FILE={}", clock.display()));
+        command.args(["FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1", "FAKETIME_DONT_RESET=1"]);
+        let (finhook, mut sender) = (place.start_under(command).unwrap(), Sender::default());
+        sender.post(&finhook, 0);
+        let tries = || backend.received().len();
+        eventually("three tries", || tries() >= 3);
+
+        // By rename: it is read again and again.
+        fs::write(place.path("clock.new"), offset).unwrap();
+        fs::rename(place.path("clock.new"), &clock).unwrap();
+        let jumped = (std::time::Instant::now(), tries());
+        eventually("six tries after the jump", || tries() >= jumped.1 + 6);
+        // Full jitter up to a second: six tries within a tenth of one would be a storm.
+        assert!(jumped.0.elapsed().as_millis() > 100, "a storm of retries");
+        backend.answer_all(Answer::status(200));
+        let before = tries();
+        eventually("the delivery", || tries() > before);
+        let ended = finhook.stop();
+        assert_eq!(ended.status.code(), Some(0));
+        assert!(ended.errors().is_empty(), "a dead letter: {:?}", ended.errors());
+        assert!(ended.log.iter().any(|line| line.contains("\"timestamp\"")));
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_jumps_ahead_makes_no_storm_of_retries_and_no_dead_letter() {
+    survives_a_jump("+10y").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_jumps_back_makes_no_retry_wait_for_years() {
+    survives_a_jump("-10y").await;
+}

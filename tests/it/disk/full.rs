@@ -1,0 +1,137 @@
+//! No room: on the journal's disk, on a sink's, and under a limit on the size of files.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::{ARCHIVE, Sender, ids};
+use crate::sinks::{in_child, in_own_mounts};
+use crate::support::process::{Place, archived, eventually, wait_for_archive};
+
+/// A small disk of its own at `disk`.
+const SMALL_DISK: &str =
+    "mkdir \"$FINHOOK_TEST_CHILD/disk\" && mount -t tmpfs -o size=6m tmpfs \"$FINHOOK_TEST_CHILD/disk\"";
+
+/// Writes until nothing more fits.
+fn fill_up(filler: &Path) {
+    let mut file = File::create(filler).unwrap();
+    for size in [64 * 1024, 1024, 1] {
+        let block = vec![0; size];
+        while file.write_all(&block).is_ok() {}
+    }
+}
+
+#[test]
+fn on_a_full_disk_events_are_refused_until_there_is_room_and_nothing_acknowledged_is_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let name = "disk::full::on_a_full_disk_events_are_refused_until_there_is_room_and_nothing_acknowledged_is_lost";
+    let Some(folder) = in_child(name, directory.path(), in_own_mounts(SMALL_DISK)) else { return };
+    let place = Place::new(&folder, &format!("[journal]\npath = \"disk/finhook.db\"\n{ARCHIVE}"));
+    let (finhook, mut sender) = (place.start(), Sender::default());
+    for _ in 0..5 {
+        sender.post(&finhook, 0);
+    }
+    let filler = folder.join("disk/filler");
+    fill_up(&filler);
+    // The log may have some room left in what it occupies already.
+    eventually("a refusal", || sender.try_post(&finhook, 10_000) == Some(503));
+    eventually("that it is not ready", || finhook.ready() == 503);
+    assert_eq!(sender.try_post(&finhook, 10_000), Some(503));
+    assert!(finhook.logged("no space is left on the journal's disk: free some").is_some());
+
+    // Nothing comes in that could wake it; it looks for itself.
+    fs::remove_file(filler).unwrap();
+    let freed = Instant::now();
+    eventually("that it is ready again", || finhook.ready() == 200);
+    assert!(freed.elapsed() < Duration::from_secs(10), "{:?}", freed.elapsed());
+    for _ in 0..5 {
+        sender.post(&finhook, 10_000);
+    }
+    let archive = wait_for_archive(&folder.join("archive/events.ndjson"), &sender.acked);
+    assert_eq!(ids(archive), sender.acked, "each once, and none that was refused");
+    assert_eq!(finhook.stop().status.code(), Some(0));
+}
+
+#[test]
+fn a_start_on_a_full_disk_fails_and_says_where_to_look() {
+    let directory = tempfile::tempdir().unwrap();
+    let name = "disk::full::a_start_on_a_full_disk_fails_and_says_where_to_look";
+    let Some(folder) = in_child(name, directory.path(), in_own_mounts(SMALL_DISK)) else { return };
+    let place = Place::new(&folder, &format!("[journal]\npath = \"disk/finhook.db\"\n{ARCHIVE}"));
+    let (finhook, mut sender) = (place.start(), Sender::default());
+    sender.post(&finhook, 0);
+    finhook.stop();
+    let filler = folder.join("disk/filler");
+    fill_up(&filler);
+    let ended = place.start_under(Command::new("env")).unwrap_err();
+    assert_eq!(ended.status.code(), Some(1));
+    let errors = ended.errors();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].contains("disk/finhook.db") && errors[0].contains("is its disk full"), "{errors:?}");
+
+    fs::remove_file(filler).unwrap();
+    let finhook = place.start();
+    sender.post(&finhook, 0);
+    assert_eq!(ids(wait_for_archive(&folder.join("archive/events.ndjson"), &sender.acked)), sender.acked);
+}
+
+#[test]
+fn while_one_sinks_disk_is_full_that_sink_waits_and_the_others_go_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let name = "disk::full::while_one_sinks_disk_is_full_that_sink_waits_and_the_others_go_on";
+    let Some(folder) = in_child(name, directory.path(), in_own_mounts(SMALL_DISK)) else { return };
+    let narrow = "[sinks.narrow]\ntype = \"file\"\npath = \"disk/events.ndjson\"\n";
+    let place = Place::new(&folder, &format!("{ARCHIVE}{narrow}"));
+    let (finhook, mut sender) = (place.start(), Sender::default());
+    for _ in 0..5 {
+        sender.post(&finhook, 0);
+    }
+    let narrow = folder.join("disk/events.ndjson");
+    let before = wait_for_archive(&narrow, &sender.acked);
+    fill_up(&folder.join("disk/filler"));
+    for _ in 0..30 {
+        sender.post(&finhook, 20_000);
+    }
+    let archive = wait_for_archive(&folder.join("archive/events.ndjson"), &sender.acked);
+    assert_eq!(ids(archive), sender.acked);
+    eventually("word of the sink's failure", || finhook.logged("free space, it goes on by itself").is_some());
+    assert_eq!(finhook.ready(), 200, "the journal takes events all the same");
+    // What still fits into the file's last page may be there: whole lines only, and in order.
+    eventually("only whole lines", || fs::read(&narrow).unwrap().ends_with(b"\n"));
+    let waiting = archived(&narrow);
+    assert!(waiting.len() >= before.len() && waiting.len() < sender.acked.len());
+
+    fs::remove_file(folder.join("disk/filler")).unwrap();
+    let caught_up = wait_for_archive(&narrow, &sender.acked);
+    assert_eq!(ids(caught_up), sender.acked, "no torn line, and none twice");
+    assert_eq!(finhook.stop().status.code(), Some(0));
+}
+
+#[test]
+fn at_the_limit_on_the_size_of_files_events_are_refused_and_the_process_lives() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place::new(folder.path(), &format!("{ARCHIVE}rotate_bytes = 500000\n"));
+    let mut limited = Command::new("sh");
+    // In blocks of 512 bytes.
+    limited.args(["-c", "ulimit -S -f 4096; exec \"$0\" \"$@\""]);
+    let (finhook, mut sender) = (place.start_under(limited).unwrap(), Sender::default());
+    // The log reaches the limit first, is copied back, and goes on; in the end the database itself is that large.
+    let database_is_full = || fs::metadata(place.path("data/finhook.db")).unwrap().len() >= 2 * 1024 * 1024 - 64 * 1024;
+    eventually("the limit", || sender.try_post(&finhook, 100_000) == Some(503) && database_is_full());
+    eventually("that it is not ready", || finhook.ready() == 503);
+    let what_to_do = finhook.logged("limit on the size of files (ulimit -f): raise it");
+    assert!(what_to_do.is_some());
+
+    let raised = Command::new("prlimit").args(["--fsize=unlimited:", "--pid", &finhook.id().to_string()]).status();
+    assert!(raised.unwrap().success());
+    eventually("that it is ready again", || finhook.ready() == 200);
+    sender.post(&finhook, 100_000);
+    eventually("every event in the archive", || {
+        let whole = fs::read(place.path("archive/events.ndjson")).is_ok_and(|text| text.ends_with(b"\n"));
+        whole && archived(&place.path("archive/events.ndjson")).len() >= sender.acked.len()
+    });
+    assert_eq!(finhook.stop().status.code(), Some(0));
+    assert_eq!(ids(archived(&place.path("archive/events.ndjson"))), sender.acked);
+}

@@ -1,0 +1,304 @@
+//! The real program as a process of its own, in a folder of its own: started, spoken to over sockets, killed.
+//!
+//! Blocking on purpose: what happens here is a sequence of steps. Everything it waits for has a deadline.
+
+use std::fs;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use finhook::verify::sign;
+use serde_json::Value;
+
+/// Longer than anything takes that is expected to happen, also on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// The signing secret of the endpoint `fin`.
+const SECRET: &str = "a signing secret for tests";
+
+/// A folder with a configuration, in which finhook runs.
+#[derive(Debug)]
+pub struct Place {
+    folder: PathBuf,
+}
+
+impl Place {
+    /// In an existing folder; the journal is `data/finhook.db` in it unless `settings` (TOML) say otherwise. Listeners get any
+    /// port, and there is no sink but those in `settings`.
+    pub fn new(folder: &Path, settings: &str) -> Self {
+        let journal = if settings.contains("[journal]") { "" } else { "[journal]\npath = \"data/finhook.db\"\n" };
+        let toml = format!(
+            "[server]\nbind = \"127.0.0.1:0\"\n[admin]\nbind = \"127.0.0.1:0\"\n[endpoints.fin]\npath = \"/fin\"\n\
+             signing_secrets = [\"{SECRET}\"]\n[sinks.stdout]\nenabled = false\n{journal}{settings}"
+        );
+        fs::write(folder.join("finhook.toml"), toml).unwrap();
+        Self { folder: folder.to_owned() }
+    }
+
+    /// A path in the folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Starts it and waits until it listens.
+    pub fn start(&self) -> Finhook {
+        self.start_by(Command::new(env!("CARGO_BIN_EXE_finhook"))).unwrap_or_else(|ended| panic!("{ended:?}"))
+    }
+
+    /// The same by way of another program, which must become finhook (`exec`): it gets finhook's path as an argument.
+    pub fn start_under(&self, mut wrapper: Command) -> Result<Finhook, Ended> {
+        wrapper.arg(env!("CARGO_BIN_EXE_finhook"));
+        self.start_by(wrapper)
+    }
+
+    fn start_by(&self, mut command: Command) -> Result<Finhook, Ended> {
+        command.arg("serve").current_dir(&self.folder).env("FINHOOK_CONFIG", "finhook.toml");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let stderr = child.stderr.take().unwrap();
+        let reader = std::thread::spawn({
+            let log = log.clone();
+            move || {
+                for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+                    log.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
+                }
+            }
+        });
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut finhook = Finhook { child, log, reader: Some(reader), public: nowhere, admin: nowhere };
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(line) = finhook.logged("listening") {
+                let line: Value = serde_json::from_str(&line).unwrap();
+                finhook.public = line["public"].as_str().unwrap().parse().unwrap();
+                finhook.admin = line["admin"].as_str().unwrap().parse().unwrap();
+                return Ok(finhook);
+            }
+            if let Some(status) = finhook.child.try_wait().unwrap() {
+                return Err(finhook.ended(status));
+            }
+            assert!(Instant::now() < deadline, "finhook does not listen: {:?}", finhook.log.lock().unwrap());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// A process that is over.
+#[derive(Debug)]
+pub struct Ended {
+    /// How it ended; `code()` is `None` after a signal.
+    pub status: ExitStatus,
+    /// Its log.
+    pub log: Vec<String>,
+}
+
+impl Ended {
+    /// The texts of its errors, from `error!` lines and from lines that are no JSON.
+    pub fn errors(&self) -> Vec<String> {
+        let error = |line: &String| match serde_json::from_str::<Value>(line) {
+            Ok(json) if json["level"] == "ERROR" => Some(line.clone()),
+            Ok(_) => None,
+            Err(_) => Some(line.clone()),
+        };
+        self.log.iter().filter_map(error).collect()
+    }
+}
+
+/// A running finhook; killed when it is dropped.
+#[derive(Debug)]
+pub struct Finhook {
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
+    /// Its public listener.
+    pub public: SocketAddr,
+    /// Its admin listener.
+    pub admin: SocketAddr,
+}
+
+impl Finhook {
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The first line of its log so far that has this in it.
+    pub fn logged(&self, text: &str) -> Option<String> {
+        self.log.lock().unwrap().iter().find(|line| line.contains(text)).cloned()
+    }
+
+    /// Kills it with SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Ends it with SIGTERM.
+    pub fn stop(self) -> Ended {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.wait()
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> Ended {
+        let mut status = None;
+        eventually("the process's end", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        self.ended(status.unwrap())
+    }
+
+    fn ended(&mut self, status: ExitStatus) -> Ended {
+        self.reader.take().unwrap().join().unwrap();
+        Ended { status, log: self.log.lock().unwrap().clone() }
+    }
+
+    /// What `/readyz` answers.
+    pub fn ready(&self) -> u16 {
+        Client::new(self.admin).request("GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n", &[]).unwrap().status
+    }
+
+    /// Posts an event on a connection of its own.
+    pub fn post(&self, body: &str) -> io::Result<Answer> {
+        Client::new(self.public).post(body)
+    }
+}
+
+impl Drop for Finhook {
+    fn drop(&mut self) {
+        // Fails when it is over already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Event `number` of a conversation, made now; `padding` bytes longer than need be.
+pub fn body(conversation: &str, number: u64, padding: usize) -> String {
+    let now = humantime::format_rfc3339_millis(SystemTime::now());
+    let text = "x".repeat(padding);
+    format!(
+        r#"{{"event_name":"fin_replied","conversation_id":"{conversation}","user_id":"{number}","status":"complete","created_at_ms":"{now}","message":{{"id":"{conversation}-{number}","author":"fin","body":"<p>{text}</p>","timestamp_ms":"{now}"}}}}"#
+    )
+}
+
+/// An HTTP/1.1 client on one connection, which is made anew when it was lost.
+#[derive(Debug)]
+pub struct Client {
+    addr: SocketAddr,
+    stream: Option<BufReader<TcpStream>>,
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+impl Answer {
+    /// The id of the event that it acknowledges.
+    pub fn id(&self) -> String {
+        assert_eq!(self.status, 200, "{self:?}");
+        let json: Value = serde_json::from_str(&self.body).unwrap();
+        assert!(["accepted", "duplicate"].contains(&json["outcome"].as_str().unwrap()), "{self:?}");
+        json["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Checks that it is a refusal for now: 503 that says when to come again.
+    pub fn assert_unavailable(&self) {
+        assert_eq!(self.status, 503, "{self:?}");
+        assert!(self.head.to_ascii_lowercase().contains("\r\nretry-after: "), "{self:?}");
+    }
+}
+
+impl Client {
+    /// Connects with the first request.
+    pub fn new(addr: SocketAddr) -> Self {
+        Self { addr, stream: None }
+    }
+
+    /// Posts a signed event.
+    pub fn post(&mut self, body: &str) -> io::Result<Answer> {
+        let signature = sign(&SECRET.into(), body.as_bytes());
+        let head = format!(
+            "POST /fin HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+             X-Fin-Agent-API-Webhook-Signature: {signature}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        self.request(&head, body.as_bytes())
+    }
+
+    /// Sends a request and reads its answer.
+    pub fn request(&mut self, head: &str, body: &[u8]) -> io::Result<Answer> {
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => {
+                let stream = TcpStream::connect_timeout(&self.addr, PATIENCE)?;
+                stream.set_nodelay(true)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                BufReader::new(stream)
+            }
+        };
+        stream.get_mut().write_all(head.as_bytes())?;
+        stream.get_mut().write_all(body)?;
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if stream.read_line(&mut head)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        let lower = head.to_ascii_lowercase();
+        let length = lower.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap_or("0");
+        let mut body = vec![0; length.parse().unwrap()];
+        stream.read_exact(&mut body)?;
+        if !lower.contains("\r\nconnection: close") {
+            self.stream = Some(stream);
+        }
+        let status = head[9..12].parse().unwrap();
+        Ok(Answer { status, head, body: String::from_utf8(body).unwrap() })
+    }
+}
+
+/// Polls until it holds.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what} does not come");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The events in an archive, the oldest first: (conversation, id). Panics when a line is torn or no JSON.
+pub fn archived(newest: &Path) -> Vec<(String, String)> {
+    let numbered = |number: u32| PathBuf::from(format!("{}.{number}", newest.display()));
+    let count = (1..).find(|number| !numbered(*number).exists()).unwrap() - 1;
+    let files = (1..=count).rev().map(numbered).chain([newest.to_owned()]);
+    let mut events = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.is_empty() || text.ends_with('\n'), "{} ends with a torn line", file.display());
+        for line in text.lines() {
+            let json: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("a torn line: {error}: {line}"));
+            let field = |name: &str| json[name].as_str().unwrap().to_owned();
+            events.push((field("subject"), field("id")));
+        }
+    }
+    events
+}
+
+/// Waits until all of `ids` stand in an archive, and returns it. A line may be half written at any moment before.
+pub fn wait_for_archive(newest: &Path, ids: &[String]) -> Vec<(String, String)> {
+    let quick = || fs::read_to_string(newest).unwrap_or_default();
+    eventually("every acknowledged event in the archive", || {
+        let text = quick();
+        text.is_empty() == ids.is_empty() && ids.iter().all(|id| text.contains(id.as_str()))
+    });
+    archived(newest)
+}
