@@ -4,6 +4,9 @@
 //! Needs Linux, `strace`, `faketime`, and util-linux (`unshare`, `mount`, `prlimit`, `setpriv`); to be root, or allowed to make user
 //! namespaces. `tests/run` installs what is missing. Without them these tests fail; none is skipped.
 
+// The counts are part of what is shown.
+#![allow(clippy::print_stdout)]
+
 mod clock;
 mod damage;
 mod errors;
