@@ -47,7 +47,7 @@ fn what_the_queue_has_no_room_for_is_refused_at_once_and_what_was_taken_in_is_un
     let place = Place::new(folder.path(), "");
     let (finhook, mut sender) = (place.start(), Sender::default());
     sender.post(&finhook, 0);
-    let hanging = Traced::new(&finhook, "fsync:delay_enter=50s");
+    let hanging = Traced::new(&finhook, "fdatasync,fsync:delay_enter=50s");
 
     let answered: Mutex<Vec<(String, Answer)>> = Mutex::default();
     std::thread::scope(|scope| {
