@@ -143,6 +143,12 @@ impl Writer {
                 } else {
                     (AppendError::Failed, || WriteError::Failed)
                 };
+                // First not ready, then refused.
+                if full {
+                    self.set_full(why_full(&error));
+                } else {
+                    self.shared.writable.store(false, Ordering::Relaxed);
+                }
                 for append in appends {
                     let _ = append.reply.send(Err(append_error));
                 }
@@ -152,7 +158,6 @@ impl Writer {
                 if !full {
                     return Err(error);
                 }
-                self.set_full(why_full(&error));
                 if self.connection.is_autocommit() { Ok(()) } else { self.connection.execute_batch("ROLLBACK") }
             }
         }
