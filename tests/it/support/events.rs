@@ -2,11 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use finhook::event::Event;
-use finhook::journal::{self, Journal, Running};
+use finhook::journal::{self, Journal, OpenError, Running};
 use finhook::metrics::Metrics;
 use finhook::verify::{Keyring, Signature, sign};
 use finhook::{config, dispatch};
@@ -44,8 +44,15 @@ pub fn settings(folder: &Path) -> config::Journal {
 
 /// Opens the journal of `settings`.
 pub fn open(settings: &config::Journal) -> (Journal, Running) {
-    let opened = journal::open(settings, Arc::new(Metrics::new())).unwrap();
-    (opened.journal, opened.running)
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match journal::open(settings, Arc::new(Metrics::new())) {
+            Ok(opened) => return (opened.journal, opened.running),
+            // A process that another test is just starting holds the lock of a journal that was closed, until its `exec`.
+            Err(OpenError::InUse { .. }) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 /// Closes it as a graceful end does.
