@@ -1,7 +1,8 @@
 //! The signature header, from a request's headers to the verdict.
 //!
 //! The input's first byte says how many headers there are, the second how long the body is; then the body, then one line
-//! a header. Every `$` in a header's value stands for the right 64 digits, so that mutations stay near what is accepted.
+//! a header. Every `$` in a header's value stands for the right 64 digits and every `^` for the same in upper case, so that
+//! mutations stay near what is accepted.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -24,8 +25,14 @@ fuzz_target!(|data: &[u8]| {
     let mut map = HeaderMap::new();
     let mut sent = Vec::new();
     for line in rest.split(|byte| *byte == b'\n').take(usize::from(headers % 3)) {
-        let value: Vec<u8> =
-            line.iter().flat_map(|byte| if *byte == b'$' { digits.to_vec() } else { vec![*byte] }).collect();
+        let value: Vec<u8> = line
+            .iter()
+            .flat_map(|byte| match byte {
+                b'$' => digits.to_vec(),
+                b'^' => digits.to_ascii_uppercase(),
+                other => vec![*other],
+            })
+            .collect();
         // What can't be in a header never gets here.
         let Ok(header) = HeaderValue::from_bytes(&value) else { continue };
         map.append(HEADER, header);
