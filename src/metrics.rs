@@ -117,8 +117,8 @@ pub struct EndpointMetrics {
 }
 
 /// Values of the label `outcome` of `finhook_requests_total`.
-pub const OUTCOMES: [&str; 9] =
-    ["accepted", "duplicate", "conflict", "stale", "quarantined", "test", "unauthenticated", "unavailable", "refused"];
+pub const OUTCOMES: [&str; 8] =
+    ["accepted", "duplicate", "stale", "quarantined", "test", "unauthenticated", "unavailable", "refused"];
 
 impl EndpointMetrics {
     /// Counts a request; `outcome` is one of [`OUTCOMES`].

@@ -47,5 +47,15 @@ pub(super) async fn start(
         });
         handles.push(handle);
     }
+    for report in journal.reader()?.sinks().await? {
+        let name = &*report.state.name;
+        if !config.sinks.contains_key(name) {
+            tracing::warn!(
+                sink = name,
+                "not in the configuration, or turned off: what it has not been given is kept, also beyond journal.retention, until it is \
+                 back or `finhook sinks forget {name}`"
+            );
+        }
+    }
     Ok(handles)
 }
