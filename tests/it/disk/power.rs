@@ -60,6 +60,9 @@ fn calls(trace: &str) -> Vec<(usize, String)> {
             let Some((began, begun)) = unfinished.remove(pid) else { continue };
             let (_, end) = resumed.split_once("resumed>").unwrap();
             calls.push((began, begun + end));
+        } else if rest.starts_with("+++ ") {
+            // Killed within a call that was done already, e.g. the answer to the last event.
+            calls.extend(unfinished.remove(pid));
         } else if rest.contains('(') {
             calls.push((calls.len(), rest.to_owned()));
         }
@@ -84,16 +87,16 @@ fn steps(trace: &str, folder: &Path) -> Vec<Step> {
     let mut positions: HashMap<String, usize> = HashMap::new();
     for (began, call) in calls(trace) {
         steps_before.push(steps.len());
-        let Some((text, outcome)) = call.rsplit_once(" = ") else { continue };
-        let Some((name, arguments)) = text.split_once('(') else { continue };
-        let result: i64 = outcome.split(['<', ' ']).next().unwrap().parse().unwrap_or(-1);
-        if result < 0 {
-            continue;
-        }
+        let Some((name, arguments)) = call.split_once('(') else { continue };
         if matches!(name, "sendto" | "writev" | "write")
             && arguments.contains("\\x48\\x54\\x54\\x50\\x2f\\x31\\x2e\\x31\\x20\\x32\\x30\\x30")
         {
             steps.push(Step::Ack);
+            continue;
+        }
+        let Some((arguments, outcome)) = arguments.rsplit_once(" = ") else { continue };
+        let result: i64 = outcome.split(['<', ' ']).next().unwrap().parse().unwrap_or(-1);
+        if result < 0 {
             continue;
         }
         let quoted = |number: usize| arguments.split('"').nth(2 * number + 1).unwrap();
