@@ -301,7 +301,7 @@ pub(super) async fn purge(
             }
             if !dry_run {
                 // Also when nothing was found: an earlier purge may not have got this far.
-                run.journal.erase_log().await?;
+                run.journal.erase().await?;
             }
             Ok(removed)
         })

@@ -75,8 +75,7 @@ impl From<WriteError> for Problem {
 impl From<EraseError> for Problem {
     fn from(error: EraseError) -> Self {
         tracing::error!(%error, "the journal's log still holds what was purged");
-        let detail =
-            "the events are deleted, but earlier versions of their pages are still in the journal's log: purge again";
+        let detail = "the events are deleted, but copies of them may still be in the journal's files: purge again";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
     }
 }

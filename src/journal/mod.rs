@@ -20,6 +20,7 @@ pub mod read;
 pub mod replay;
 pub mod retention;
 pub mod schema;
+mod scrub;
 mod tail;
 mod wal;
 mod writer;
@@ -109,6 +110,8 @@ pub struct Journal {
     tail: Arc<Tail>,
     head: watch::Receiver<u64>,
     path: Arc<PathBuf>,
+    /// The database file, open for as long as the journal: see [`scrub`].
+    file: Arc<std::fs::File>,
 }
 
 impl std::fmt::Debug for Journal {
@@ -144,6 +147,17 @@ impl Journal {
             job.answer(Err(error));
         }
         answer.await.unwrap_or(Err(WriteError::Failed))
+    }
+
+    /// Runs something on the writer's connection between two transactions.
+    async fn between<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> T + Send + 'static,
+    ) -> Result<T, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        // Whoever asked may have gone.
+        self.queue.between(Box::new(move |connection| drop(reply.send(work(connection)))))?;
+        answer.await.map_err(|_| WriteError::Failed)
     }
 
     /// Whether events can be stored at present.

@@ -82,6 +82,11 @@ pub fn open(config: &config::Journal, metrics: Arc<Metrics>) -> Result<Opened, O
     let next_seq = next_seq.unsigned_abs();
     let page_bytes: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0)).map_err(sqlite)?;
 
+    let file = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(|error| OpenError::Io { path: path.clone(), error })?;
     let queue = Arc::new(Queue::default());
     let shared = Arc::new(Shared::default());
     let tail = Arc::new(Tail::default());
@@ -116,7 +121,7 @@ pub fn open(config: &config::Journal, metrics: Arc<Metrics>) -> Result<Opened, O
             let _ = ended_sender.send(result);
         })
         .map_err(|error| OpenError::Io { path: path.clone(), error })?;
-    let journal = Journal { queue, shared, tail, head, path: Arc::new(path) };
+    let journal = Journal { queue, shared, tail, head, path: Arc::new(path), file: Arc::new(file) };
     Ok(Opened { journal, running: Running { ended, answers } })
 }
 

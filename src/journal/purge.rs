@@ -2,19 +2,21 @@
 //!
 //! Deleting a row is not enough for its bytes to be gone: SQLite leaves old content in pages unless `secure_delete` is on (it is,
 //! see [`schema`]), and the write-ahead log holds earlier versions of pages. So a purge is done only when the log was
-//! copied back and cut to nothing ([`Journal::erase_log`]), which is refused while a reader is busy, and therefore repeated.
+//! copied back and cut to nothing ([`Journal::erase`]), which is refused while a reader is busy, and therefore repeated.
 //!
 //! The id's row stays, so that a resend is a duplicate and brings nothing back. Sequence numbers are kept from being given
 //! out again in the transaction that deletes.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::deliveries::SinkNumber;
 use super::retention::keep_numbers;
-use super::{Journal, WriteError, schema};
+use super::{Journal, WriteError, schema, scrub};
 
 /// Events in one step.
 pub const STEP: usize = 256;
@@ -22,6 +24,8 @@ pub const STEP: usize = 256;
 const FORGET_STEP: i64 = 1000;
 /// How long one try to cut the log waits for readers. Commits wait as long.
 const CUT_PATIENCE: Duration = Duration::from_millis(20);
+/// Pages wiped in one step; commits wait for it.
+const WIPE_STEP: usize = 64;
 /// Between two tries.
 const CUT_PAUSE: Duration = Duration::from_millis(50);
 /// How long to try at all.
@@ -45,6 +49,12 @@ pub enum EraseError {
     /// The file could not be opened or read.
     #[error(transparent)]
     Open(#[from] schema::OpenError),
+    /// The file could not be read or written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// The writer is ending.
+    #[error(transparent)]
+    Write(#[from] WriteError),
     /// SQLite reports something else.
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
@@ -52,7 +62,7 @@ pub enum EraseError {
 
 impl Journal {
     /// Deletes events, everything that was still to be delivered of them, and their dead letters. Done only after
-    /// [`Journal::erase_log`]; the workers must be told.
+    /// [`Journal::erase`]; the workers must be told.
     ///
     /// # Errors
     /// See [`WriteError`].
@@ -63,31 +73,43 @@ impl Journal {
         Ok(removed)
     }
 
-    /// Copies the write-ahead log into the database and cuts it to nothing, so that no earlier version of a page is left.
+    /// Leaves no copy of what was deleted: cuts the write-ahead log to nothing, and wipes the unused parts of pages.
     ///
     /// # Errors
     /// See [`EraseError`].
-    pub async fn erase_log(&self) -> Result<(), EraseError> {
+    pub async fn erase(&self) -> Result<(), EraseError> {
         let path = self.path.clone();
-        let erase = move || {
+        let deadline = Instant::now() + ERASE_PATIENCE;
+        let cut = move || {
             let connection = schema::connect(&path, false)?;
             connection.busy_timeout(CUT_PATIENCE)?;
-            let deadline = Instant::now() + ERASE_PATIENCE;
-            loop {
-                // The bulk is copied without holding up anybody; the rest with the writer waiting.
-                if checkpoint(&connection, "PASSIVE")? && checkpoint(&connection, "TRUNCATE")? {
-                    return Ok(());
-                }
+            // The bulk is copied without holding up anybody; the rest with the writer waiting.
+            while !(checkpoint(&connection, "PASSIVE")? && checkpoint(&connection, "TRUNCATE")?) {
                 if Instant::now() >= deadline {
                     return Err(EraseError::Busy);
                 }
                 std::thread::sleep(CUT_PAUSE);
             }
+            Ok(())
         };
-        match tokio::task::spawn_blocking(erase).await {
-            Ok(result) => result,
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        off_the_runtime(cut).await?;
+        let file = self.file.clone();
+        // What is left of deleted rows is in the file now, wherever it may be written again meanwhile.
+        let pages = off_the_runtime(move || scrub::find(&file)).await?;
+        for step in pages.chunks(WIPE_STEP) {
+            let step: Arc<[u64]> = step.into();
+            loop {
+                let (file, pages) = (self.file.clone(), step.clone());
+                if self.between(move |connection| wipe(connection, &file, &pages)).await?? {
+                    break;
+                }
+                if Instant::now() >= deadline {
+                    return Err(EraseError::Busy);
+                }
+                tokio::time::sleep(CUT_PAUSE).await;
+            }
         }
+        Ok(())
     }
 
     /// One step of forgetting a sink: its parked events, its dead letters, at last itself. True when it is gone.
@@ -112,6 +134,27 @@ impl Journal {
             Ok(true)
         })
         .await
+    }
+}
+
+/// Wipes these pages on the writer's thread. False when a reader was in the way.
+fn wipe(connection: &Connection, file: &File, pages: &[u64]) -> Result<bool, EraseError> {
+    connection.busy_timeout(CUT_PATIENCE)?;
+    let cut = checkpoint(connection, "TRUNCATE");
+    connection.busy_timeout(schema::BUSY_PATIENCE)?;
+    if !cut? {
+        return Ok(false);
+    }
+    // The cache may hold the pages as they were.
+    connection.execute_batch("PRAGMA shrink_memory")?;
+    scrub::wipe(file, pages)?;
+    Ok(true)
+}
+
+async fn off_the_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
 }
 

@@ -39,22 +39,27 @@ pub(super) trait Change: Send {
     fn answer(self: Box<Self>, committed: Result<(), WriteError>);
 }
 
+/// Work on the writer's connection that can't be part of a transaction. Dropped when it can't be done.
+pub(super) type Between = Box<dyn FnOnce(&Connection) + Send>;
+
 /// All that the writer takes at once.
 #[derive(Default)]
 pub(super) struct Work {
     pub(super) appends: Vec<Append>,
     pub(super) changes: Vec<Box<dyn Change>>,
+    pub(super) between: Vec<Between>,
     bytes: usize,
 }
 
 impl Work {
     fn is_empty(&self) -> bool {
-        self.appends.is_empty() && self.changes.is_empty()
+        self.appends.is_empty() && self.changes.is_empty() && self.between.is_empty()
     }
 
     pub(super) fn clear(&mut self) {
         self.appends.clear();
         self.changes.clear();
+        self.between.clear();
         self.bytes = 0;
     }
 }
@@ -104,6 +109,19 @@ impl Queue {
             return Err((change, WriteError::Busy));
         }
         state.work.changes.push(change);
+        self.notify(state);
+        Ok(())
+    }
+
+    pub(super) fn between(&self, between: Between) -> Result<(), WriteError> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(WriteError::Closed);
+        }
+        if state.work.between.len() >= MAX_CHANGES {
+            return Err(WriteError::Busy);
+        }
+        state.work.between.push(between);
         self.notify(state);
         Ok(())
     }

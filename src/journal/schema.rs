@@ -31,6 +31,9 @@ const APPLICATION_ID: i64 = 0x6669_6e68;
 /// Larger pages mean fewer of them for append-only tables: measured best for 1 KiB bodies.
 const PAGE_BYTES: i64 = 16 * 1024;
 
+/// How long a connection waits for another one's lock.
+pub(super) const BUSY_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
 const TABLES: &str = "
 CREATE TABLE events (
   seq INTEGER PRIMARY KEY,
@@ -247,7 +250,7 @@ pub(super) fn connect(path: &Path, read_only: bool) -> Result<Connection, OpenEr
     connection.pragma_update(None, "synchronous", "FULL").map_err(|error| explain(path, error))?;
     connection.pragma_update(None, "cache_size", -2 * 1024).map_err(|error| explain(path, error))?;
     // Readers meet a lock only while the log is being restarted: short.
-    connection.busy_timeout(std::time::Duration::from_secs(5)).map_err(|error| explain(path, error))?;
+    connection.busy_timeout(BUSY_PATIENCE).map_err(|error| explain(path, error))?;
     Ok(connection)
 }
 

@@ -106,6 +106,9 @@ impl Writer {
             while !work.appends.is_empty() || !work.changes.is_empty() {
                 self.group(&mut work)?;
             }
+            for between in work.between.drain(..) {
+                between(&self.connection);
+            }
             work.clear();
             if looked.elapsed() >= FULL_RETRY {
                 looked = Instant::now();

@@ -133,3 +133,32 @@ async fn after_the_newest_event_is_purged_the_next_one_is_delivered() {
     assert_eq!(shown["seq"], 3);
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_many_appends_and_purges_no_copy_of_a_purged_event_is_left_anywhere() {
+    let app = TestApp::start("").await;
+    let mut rng = fastrand::Rng::with_seed(4);
+    let mut purged = Vec::new();
+    for round in 0..8 {
+        for number in 0..50 {
+            let conversation = format!("round-{}", rng.u32(round..round + 4));
+            let size = [50, 300, 1000, 5000, 12_000][rng.usize(0..5)];
+            let body = marked(&conversation, round.into(), &format!("<<{conversation}.>>"), rng.usize(0..size));
+            let body = body
+                .replace("\"number\"", &format!("\"n{number}\":0,\"number\""))
+                .replace(&format!("{conversation}-{round}\""), &format!("{conversation}-{round}-{number}\""));
+            app.accept(&body).await;
+        }
+        let conversation = format!("round-{round}");
+        assert!(purge(&app, json!({ "conversation": conversation })).await.0 > 0);
+        purged.push(format!("<<{conversation}.>>"));
+        for needle in &purged {
+            assert_eq!(copies(&app, needle), 0, "{needle} after round {round}");
+        }
+    }
+    assert!(copies(&app, "<<round-9.>>") > 0, "nothing else is gone");
+    let app = TestApp::start_in(app.stop().await, "").await;
+    let (_, left) = app.admin_get("/api/v1/events?limit=1000").await;
+    assert!(left["events"].as_array().unwrap().len() > 50, "and what is left is sound");
+    app.stop().await;
+}
