@@ -61,7 +61,10 @@ async fn every_conversation_arrives_in_order_and_in_parallel() {
     receiver.answer_all(Answer::status(200).after(Duration::from_millis(5)));
     let app = TestApp::start(&relay(&receiver.url())).await;
     let conversations = ["a", "b", "c", "d", "e", "f"];
+    // Held back until all of it is there: how much is in flight at once must not depend on how fast it comes in.
+    assert_eq!(app.admin_post("/api/v1/sinks/backend/pause", &serde_json::Value::Null).await.0, 200);
     let ids = accept(&app, &conversations, 10).await;
+    assert_eq!(app.admin_post("/api/v1/sinks/backend/resume", &serde_json::Value::Null).await.0, 200);
     let received = receiver.wait_for(60).await;
     assert_eq!(first_deliveries(&received), ids);
     assert_eq!(received.len(), 60, "nothing comes twice");
