@@ -39,7 +39,7 @@ fn on_a_full_disk_events_are_refused_until_there_is_room_and_nothing_acknowledge
     eventually("a refusal", || sender.try_post(&finhook, 10_000) == Some(503));
     eventually("that it is not ready", || finhook.ready() == 503);
     assert_eq!(sender.try_post(&finhook, 10_000), Some(503));
-    assert!(finhook.logged("no space is left on the journal's disk: free some").is_some());
+    eventually("word of it", || finhook.logged("no space is left on the journal's disk: free some").is_some());
 
     // Nothing comes in that could wake it; it looks for itself.
     fs::remove_file(filler).unwrap();
@@ -128,8 +128,7 @@ fn at_the_limit_on_the_size_of_files_events_are_refused_and_the_process_lives() 
     let database_is_full = || fs::metadata(place.path("data/finhook.db")).unwrap().len() >= 2 * 1024 * 1024 - 64 * 1024;
     eventually("the limit", || sender.try_post(&finhook, 100_000) == Some(503) && database_is_full());
     eventually("that it is not ready", || finhook.ready() == 503);
-    let what_to_do = finhook.logged("limit on the size of files (ulimit -f): raise it");
-    assert!(what_to_do.is_some());
+    eventually("word of it", || finhook.logged("limit on the size of files (ulimit -f): raise it").is_some());
 
     let raised = Command::new("prlimit").args(["--fsize=unlimited:", "--pid", &finhook.id().to_string()]).status();
     assert!(raised.unwrap().success());
