@@ -10,7 +10,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use finhook::config::{Match, Retry};
@@ -64,6 +64,8 @@ enum Step {
 
 #[derive(Debug, Default)]
 struct World {
+    /// Which of the program's lives is the present one.
+    life: u32,
     script: HashMap<String, VecDeque<Answer>>,
     /// What the sink took, in the order in which it took it.
     taken: Vec<(u64, bool)>,
@@ -78,8 +80,25 @@ struct World {
     most_at_once: usize,
 }
 
+/// The sink, as one life of the program sees it.
 #[derive(Debug, Clone, Default)]
-struct Sink(Arc<Mutex<World>>);
+struct Sink {
+    world: Arc<Mutex<World>>,
+    life: u32,
+}
+
+impl Sink {
+    /// `None` in a life that is over: what a killed process was about to do does not happen, though its task may be on a
+    /// thread still.
+    fn world(&self) -> Option<MutexGuard<'_, World>> {
+        let world = self.world.lock().unwrap();
+        (world.life == self.life).then_some(world)
+    }
+}
+
+fn killed() -> Outcome {
+    Outcome::Failed(Failure { fault: Fault::Transient, retry_after: None, error: "killed".to_owned() })
+}
 
 impl Relay for Sink {
     async fn deliver(&self, delivery: Delivery) -> Outcome {
@@ -87,7 +106,7 @@ impl Relay for Sink {
         let replay = delivery.replay.is_some();
         let seq = delivery.stored.seq;
         {
-            let mut world = self.0.lock().unwrap();
+            let Some(mut world) = self.world() else { return killed() };
             if !replay {
                 world.overlapped |= !world.busy.insert(conversation.clone());
             }
@@ -97,7 +116,7 @@ impl Relay for Sink {
         for _ in 0..fastrand::usize(..4) {
             tokio::task::yield_now().await;
         }
-        let mut world = self.0.lock().unwrap();
+        let Some(mut world) = self.world() else { return killed() };
         if !replay {
             world.busy.remove(&conversation);
         }
@@ -154,11 +173,13 @@ impl System {
     }
 
     async fn again(self, crash: bool) -> Self {
-        let Self { folder, sink, journal, running, worker, phase, stored, replays, .. } = self;
+        let Self { folder, mut sink, journal, running, worker, phase, stored, replays, .. } = self;
         if crash {
             worker.abort();
             let _ = worker.await;
-            let mut world = sink.0.lock().unwrap();
+            let mut world = sink.world.lock().unwrap();
+            world.life += 1;
+            sink.life = world.life;
             world.busy.clear();
             let taken: Vec<u64> = world.taken.iter().map(|(seq, _)| *seq).collect();
             world.excused.extend(taken);
@@ -172,7 +193,7 @@ impl System {
     }
 
     async fn take(mut self, step: &Step) -> Self {
-        self.sink.0.lock().unwrap().story.push(format!("{step:?}"));
+        self.sink.world.lock().unwrap().story.push(format!("{step:?}"));
         match step {
             Step::Append { conversation } => {
                 let number = self.stored.len() as u64;
@@ -181,7 +202,7 @@ impl System {
                 self.stored.push((seq, *conversation));
             }
             Step::Answers { conversation, answers } => {
-                let mut world = self.sink.0.lock().unwrap();
+                let mut world = self.sink.world.lock().unwrap();
                 world.script.entry(format!("c{conversation}")).or_default().extend(answers);
             }
             Step::Breathe => tokio::time::sleep(Duration::from_millis(3)).await,
@@ -245,7 +266,7 @@ impl System {
 
     /// The sink takes everything from now on: waits until nothing is left to deliver.
     async fn settle(&self) {
-        self.sink.0.lock().unwrap().script.clear();
+        self.sink.world.lock().unwrap().script.clear();
         self.set_paused(false).await;
         let newest = self.stored.last().map_or(0, |(seq, _)| *seq);
         let deadline = Instant::now() + PATIENCE;
@@ -281,7 +302,7 @@ async fn run(steps: Vec<Step>, folder: &Path) -> Result<(), TestCaseError> {
     worker.await.unwrap();
     close(journal, running).await;
 
-    let world = sink.0.lock().unwrap();
+    let world = sink.world.lock().unwrap();
     let firsts = |taken: &[(u64, bool)]| {
         let mut seen = HashSet::new();
         taken.iter().filter(|(seq, replay)| !replay && seen.insert(*seq)).map(|(seq, _)| *seq).collect::<Vec<_>>()
