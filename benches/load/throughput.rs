@@ -145,7 +145,7 @@ pub(crate) fn by_connections(options: &Options, report: &mut Report) -> Result<V
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for connections in [1, 4, 16, 64, 256, 1000] {
         let pairs = Pairs::measure(
-            options.pairs(3),
+            options.pairs(3).min(3),
             || Ok(drive(&finhook.server, cores, connections, options)?.rate()),
             || Ok(drive(&bare, cores, connections, options)?.rate()),
         )?;
