@@ -100,12 +100,14 @@ fn start(peer: &Peer, directory: &Path, cores: Cores) -> Result<Server> {
     let address = free_port()?;
     let mut command = if peer.name == "qhook" {
         let config = directory.join("qhook.yaml");
-        // The documented way, with its limit of 100 requests at once raised to what is sent here.
+        // The documented way. Without a handler or a queue it answers 200 and stores nothing, so there is a queue, and a
+        // key to deduplicate by; the limit of 100 requests at once is raised to what is sent here.
         std::fs::write(
             &config,
             format!(
                 "database:\n  driver: sqlite\n  url: \"sqlite:{}?mode=rwc\"\nserver:\n  port: {}\n  max_inbound: 1000\n\
-                 sources:\n  fin:\n    type: webhook\n    verify: hmac\n    secret: {SECRET}\n",
+                 sources:\n  fin:\n    type: webhook\n    verify: hmac\n    secret: {SECRET}\n\
+                 queues:\n  backend:\n    source: fin\n    idempotency_key: \"$.message.id\"\n",
                 directory.join("qhook.db").display(),
                 address.port()
             ),
