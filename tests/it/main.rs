@@ -20,6 +20,7 @@ mod listener;
 mod model;
 mod packaging;
 mod purge;
+mod receive;
 mod secrecy;
 mod sinks;
 mod support;
