@@ -156,6 +156,12 @@ impl Lanes {
         !self.ready.is_empty()
     }
 
+    /// Lanes that have an event to attempt now.
+    #[must_use]
+    pub fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
     /// Lanes in memory.
     #[must_use]
     pub fn remembered(&self) -> usize {

@@ -154,11 +154,13 @@ impl<R: Relay> Run<R> {
             self.turn = !self.turn;
             let due = self.parked > 0 && self.is_due(now_ms());
             let unread = self.lanes.room() > 0 && self.lanes.read_to() < newest;
+            // Nothing is loaded beyond what the slots can take next: what is due may be any number of lanes.
+            let wanted = self.settings.concurrency.saturating_sub(self.lanes.ready());
             let result = if let Some((lane, after)) = self.lanes.next_chunk() {
                 self.load_chunk(lane, LaneState::default(), after).await
-            } else if due && (self.turn || !(unread || self.lanes.has_ready())) {
-                self.load_due(allowed - self.lanes.in_flight()).await
-            } else if unread && !self.lanes.has_ready() {
+            } else if wanted > 0 && due && (self.turn || !unread) {
+                self.load_due(wanted).await
+            } else if wanted > 0 && unread {
                 self.read_fresh(newest).await
             } else {
                 Ok(())
