@@ -1,5 +1,5 @@
 # finhook in a container: the binary, the C library it is linked to, and the certificates of the public authorities.
-# No shell, no package manager. About 12 MB.
+# No shell, no package manager. About 15 MB.
 #
 #   docker build -t finhook .
 #   docker run --name finhook -p 8080:8080 -v finhook-data:/data finhook
