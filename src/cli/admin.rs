@@ -153,11 +153,6 @@ pub(super) fn word(value: &impl Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
-/// Text that came from outside, fit for a terminal: no control character gets through.
-pub(super) fn shown(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
-}
-
 /// Left-aligned columns, as wide as what is in them.
 pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let width = |at: usize| {
@@ -178,16 +173,11 @@ pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{shown, table};
+    use super::table;
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
         let rows = [vec!["a".to_owned(), "bcd".to_owned()], vec!["äöü".to_owned(), String::new()]];
         assert_eq!(table(&["X", "YY"], &rows), "X    YY\na    bcd\näöü\n");
-    }
-
-    #[test]
-    fn nothing_from_outside_can_steer_a_terminal() {
-        assert_eq!(shown("a\x1b[31mb\nc\u{9b}d"), "a\u{fffd}[31mb\u{fffd}c\u{fffd}d");
     }
 }

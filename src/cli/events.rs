@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::admin::{Client, Options, confirmed, is_interactive, json_line, shown, table, word};
+use super::admin::{Client, Options, confirmed, is_interactive, json_line, table, word};
+use super::text::printable;
 use super::{Failure, Global, client, print};
 use crate::admin::{AnyState, EventDetail, EventItem, EventPage, ListQuery, Purged, Replayed, Selection};
 
@@ -167,7 +168,7 @@ async fn list(api: &Client, filters: Filters, sink: Option<String>, limit: usize
 }
 
 fn row(event: &EventItem) -> Vec<String> {
-    let text = |text: &Option<String>| text.as_deref().map_or_else(|| "-".to_owned(), shown);
+    let text = |text: &Option<String>| text.as_deref().map_or_else(|| "-".to_owned(), printable);
     vec![
         text(&event.received_at),
         event.id.to_string(),
@@ -188,7 +189,7 @@ async fn show(api: &Client, id: &str, body: bool, json: bool) -> Result<(), Fail
     let mut text = String::new();
     let mut line = |name: &str, value: Option<&str>| {
         if let Some(value) = value {
-            text.push_str(&format!("{name:14} {}\n", shown(value)));
+            text.push_str(&format!("{name:14} {}\n", printable(value)));
         }
     };
     line("id", Some(&event.id.to_string()));
@@ -209,7 +210,7 @@ async fn show(api: &Client, id: &str, body: bool, json: bool) -> Result<(), Fail
             .sinks
             .iter()
             .map(|at| {
-                let or_dash = |text: &Option<String>| text.as_deref().map_or_else(|| "-".to_owned(), shown);
+                let or_dash = |text: &Option<String>| text.as_deref().map_or_else(|| "-".to_owned(), printable);
                 let time = if at.died_at.is_some() { &at.died_at } else { &at.next_attempt_at };
                 vec![at.sink.clone(), word(&at.state), at.attempts.to_string(), or_dash(time), or_dash(&at.error)]
             })

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use clap::Subcommand;
 
-use super::admin::{Client, Options, json_line, shown, table, word};
+use super::admin::{Client, Options, json_line, table, word};
+use super::text::printable;
 use super::{Failure, Global, client, print};
 use crate::admin::{Forgotten, Retried, SinkItem, SinkList};
 
@@ -110,6 +111,6 @@ fn row(sink: &SinkItem) -> Vec<String> {
         sink.waiting.to_string(),
         sink.dead.to_string(),
         if sink.oldest_undelivered_seconds > 0.0 { humantime::format_duration(oldest).to_string() } else { "-".into() },
-        sink.last_error.as_deref().map_or_else(|| "-".to_owned(), shown),
+        sink.last_error.as_deref().map_or_else(|| "-".to_owned(), printable),
     ]
 }
