@@ -54,6 +54,15 @@ impl Place {
         self.start_by(wrapper)
     }
 
+    /// Runs another command of finhook's with the same configuration: what it printed.
+    pub fn run(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_finhook"));
+        command.args(arguments).current_dir(&self.folder).env("FINHOOK_CONFIG", "finhook.toml");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     fn start_by(&self, mut command: Command) -> Result<Finhook, Ended> {
         command.arg("serve").current_dir(&self.folder).env("FINHOOK_CONFIG", "finhook.toml");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -159,9 +168,15 @@ impl Finhook {
         Ended { status, log: self.log.lock().unwrap().clone() }
     }
 
+    /// Asks the admin listener.
+    pub fn admin_get(&self, target: &str) -> Answer {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        Client::new(self.admin).request(&head, &[]).unwrap()
+    }
+
     /// What `/readyz` answers.
     pub fn ready(&self) -> u16 {
-        Client::new(self.admin).request("GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n", &[]).unwrap().status
+        self.admin_get("/readyz").status
     }
 
     /// Posts an event on a connection of its own.
@@ -224,15 +239,16 @@ impl Client {
         Self { addr, stream: None }
     }
 
-    /// Posts a signed event.
-    pub fn post(&mut self, body: &str) -> io::Result<Answer> {
-        let signature = sign(&SECRET.into(), body.as_bytes());
+    /// Posts a signed event, or any other bytes.
+    pub fn post(&mut self, body: impl AsRef<[u8]>) -> io::Result<Answer> {
+        let body = body.as_ref();
+        let signature = sign(&SECRET.into(), body);
         let head = format!(
             "POST /fin HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
              X-Fin-Agent-API-Webhook-Signature: {signature}\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
-        self.request(&head, body.as_bytes())
+        self.request(&head, body)
     }
 
     /// Sends a request and reads its answer.
