@@ -141,3 +141,57 @@ fn at_the_limit_on_the_size_of_files_events_are_refused_and_the_process_lives() 
     assert_eq!(finhook.stop().status.code(), Some(0));
     assert_eq!(ids(archived(&place.path("archive/events.ndjson"))), sender.acked);
 }
+
+#[test]
+fn at_max_bytes_events_are_refused_until_a_purge_or_the_retention_makes_room() {
+    const MAX: u64 = 8_000_000;
+    let folder = tempfile::tempdir().unwrap();
+    let limits = format!("[journal]\npath = \"data/finhook.db\"\nmax_bytes = {MAX}\nretention = \"3s\"\n");
+    let place = Place::new(folder.path(), &format!("{limits}{ARCHIVE}"));
+    let (finhook, mut sender) = (place.start(), Sender::default());
+    let admin = format!("http://{}", finhook.admin);
+    let said = |text: &str| finhook.logged(text).is_some();
+    let bytes = || {
+        let metrics = finhook.admin_get("/metrics").body;
+        let line = metrics.lines().find(|line| line.starts_with("finhook_journal_bytes ")).unwrap();
+        line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    let reached =
+        "journal.max_bytes is reached: raise it, shorten journal.retention, or look for a sink that is paused";
+
+    // What this sink has not got keeps its bytes, however short the retention.
+    place.run(&["sinks", "pause", "archive", "--admin", &admin]);
+    for _ in 0..70 {
+        sender.post(&finhook, 100_000);
+    }
+    eventually("the warning", || said("the journal has reached 80 % of journal.max_bytes"));
+    assert!((MAX * 8 / 10..MAX).contains(&bytes()), "{}", bytes());
+    assert!(finhook.ready() == 200 && !said(reached), "not before it is reached");
+    eventually("a refusal", || sender.try_post(&finhook, 5_000) == Some(503));
+    assert!(bytes() >= MAX && said(reached));
+    assert_eq!(finhook.ready(), 503);
+    assert_eq!(sender.try_post(&finhook, 0), Some(503), "a small one too");
+
+    // It is looked at once a second: some more than that were taken in.
+    let (most, purged) = (bytes(), sender.acked.len() - 5);
+    let purged: Vec<_> = sender.acked.drain(..purged).collect();
+    let ids = purged.iter().map(String::as_str);
+    place.run(&["events", "purge", "--yes", "--admin", &admin].into_iter().chain(ids).collect::<Vec<_>>());
+    eventually("that it is ready again", || finhook.ready() == 200);
+    sender.post(&finhook, 0);
+
+    // Nobody does anything now but let the sink go on, and its events grow old.
+    for _ in 0..70 {
+        sender.try_post(&finhook, 100_000).unwrap();
+    }
+    eventually("a refusal", || sender.try_post(&finhook, 5_000) == Some(503));
+    place.run(&["sinks", "resume", "archive", "--admin", &admin]);
+    let archive = place.path("archive/events.ndjson");
+    assert_eq!(self::ids(wait_for_archive(&archive, &sender.acked)), sender.acked, "none lost, none that was refused");
+    eventually("that it is ready again", || finhook.ready() == 200);
+    sender.post(&finhook, 0);
+    assert_eq!(self::ids(wait_for_archive(&archive, &sender.acked)), sender.acked);
+    let refused = sender.posted as usize - sender.acked.len() - purged.len();
+    println!("{} acknowledged, {refused} refused, at most {most} bytes", sender.acked.len() + purged.len());
+    assert_eq!(finhook.stop().status.code(), Some(0));
+}

@@ -2,6 +2,7 @@
 //!
 //! Blocking on purpose: what happens here is a sequence of steps. Everything it waits for has a deadline.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -311,10 +312,12 @@ pub fn archived(newest: &Path) -> Vec<(String, String)> {
 
 /// Waits until all of `ids` stand in an archive, and returns it. A line may be half written at any moment before.
 pub fn wait_for_archive(newest: &Path, ids: &[String]) -> Vec<(String, String)> {
-    let quick = || fs::read_to_string(newest).unwrap_or_default();
     eventually("every acknowledged event in the archive", || {
-        let text = quick();
-        text.is_empty() == ids.is_empty() && ids.iter().all(|id| text.contains(id.as_str()))
+        let text = fs::read_to_string(newest).unwrap_or_default();
+        // The first "id" in a line is the event's own.
+        let id = |line: &'_ str| Some(line.split_once("\"id\":\"")?.1.get(..36)?.to_owned());
+        let there: HashSet<String> = text.lines().filter_map(id).collect();
+        there.is_empty() == ids.is_empty() && ids.iter().all(|id| there.contains(id))
     });
     archived(newest)
 }
