@@ -246,6 +246,40 @@ async fn an_outage_of_fin_is_a_502_with_a_problem_body_and_its_redirects_are_not
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_fin_that_does_not_answer_is_a_504_in_time_and_holds_up_no_other_call() {
+    // From the outside, so that this lasts as long as it says: half a minute.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let fin = listener.local_addr().unwrap();
+    let answer = async |request: Request| match request.uri().path() {
+        "/fin/start" => std::future::pending().await,
+        "/fin/reply" => {
+            Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>()).into_response()
+        }
+        _ => "at once".into_response(),
+    };
+    #[expect(clippy::disallowed_methods, reason = "only this test talks to it")]
+    tokio::spawn(axum::serve(listener, Router::new().fallback(answer)).into_future());
+    let served = Served::start(&format!("http://{fin}"), &[]);
+    let began = Instant::now();
+    let late = async |path: &str| {
+        let answer = served.post(path).body("{}").send().await.unwrap();
+        let (status, kind) = (answer.status().as_u16(), answer.headers()["content-type"].clone());
+        let problem: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+        assert_eq!((status, kind), (504, HeaderValue::from_static("application/problem+json")), "{path}");
+        assert_eq!((&problem["status"], &problem["title"]), (&json!(504), &json!("Gateway Timeout")), "{path}");
+        began.elapsed()
+    };
+    let other = async {
+        assert_eq!(served.post("/fin/csat").body("{}").send().await.unwrap().text().await.unwrap(), "at once");
+        began.elapsed()
+    };
+    let (head, body, other) = tokio::join!(late("/fin/start"), late("/fin/reply"), other);
+    assert!(other < head.min(body), "it waited for the others");
+    assert!(head.min(body) > Duration::from_secs(25) && head.max(body) < DEADLINE, "{head:?} {body:?}");
+    assert_eq!(served.post("/fin/csat").body("{}").send().await.unwrap().status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_is_not_allowed_is_refused_before_a_connection_is_made() {
     let (trap, caught) = server(|_| "caught".into_response()).await;
     let there = format!("http://{trap}/");
