@@ -121,16 +121,21 @@ impl std::fmt::Debug for Journal {
 }
 
 impl Journal {
-    /// Stores an event; returns once it is on disk. The event is stored even when the returned future is dropped.
+    /// Stores an event: it is queued at once, and stored even when the returned future is dropped, which is done once the
+    /// event is on disk.
     ///
     /// # Errors
     /// The event is not, or not surely, on disk: see [`AppendError`].
-    pub async fn append(&self, event: Event) -> Result<Appended, AppendError> {
+    pub fn append(&self, event: Event) -> impl Future<Output = Result<Appended, AppendError>> + Send + use<> {
         let (reply, answer) = oneshot::channel();
         let body_hash = event.body_hash();
         let checksum = event.checksum_with(body_hash);
-        self.queue.append(Append { event, body_hash, checksum, reply })?;
-        answer.await.unwrap_or(Err(AppendError::Failed))
+        let queued = self.queue.append(Append { event, body_hash, checksum, reply });
+        // Not the event waits but its answer: each open connection has one of these futures.
+        async move {
+            queued?;
+            answer.await.unwrap_or(Err(AppendError::Failed))
+        }
     }
 
     /// Runs a change inside the writer's next transaction and returns its result once that is committed.

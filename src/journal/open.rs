@@ -86,6 +86,7 @@ pub fn open(config: &config::Journal, metrics: Arc<Metrics>) -> Result<Opened, O
         .read(true)
         .write(true)
         .open(&path)
+        .map(Arc::new)
         .map_err(|error| OpenError::Io { path: path.clone(), error })?;
     let queue = Arc::new(Queue::default());
     let shared = Arc::new(Shared::default());
@@ -93,7 +94,7 @@ pub fn open(config: &config::Journal, metrics: Arc<Metrics>) -> Result<Opened, O
     let (head_sender, head) = watch::channel(next_seq - 1);
     let (answer_sender, answers) = mpsc::channel(WAITING_GROUPS);
     let answers = tokio::spawn(hand_out(answers, head_sender));
-    let (checkpointer, checkpoint_thread) = Checkpointer::start(path.clone(), page_bytes.unsigned_abs())?;
+    let (checkpointer, checkpoint_thread) = Checkpointer::start(path.clone(), file.clone(), page_bytes.unsigned_abs())?;
     let writer = Writer {
         connection,
         lock,
@@ -121,7 +122,7 @@ pub fn open(config: &config::Journal, metrics: Arc<Metrics>) -> Result<Opened, O
             let _ = ended_sender.send(result);
         })
         .map_err(|error| OpenError::Io { path: path.clone(), error })?;
-    let journal = Journal { queue, shared, tail, head, path: Arc::new(path), file: Arc::new(file) };
+    let journal = Journal { queue, shared, tail, head, path: Arc::new(path), file };
     Ok(Opened { journal, running: Running { ended, answers } })
 }
 

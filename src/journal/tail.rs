@@ -8,9 +8,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::event::Stored;
 
 /// Events kept at most.
-const MAX_EVENTS: usize = 4096;
+const MAX_EVENTS: usize = 1024;
 /// Bytes of bodies kept at most.
-const MAX_BYTES: usize = 8 * 1024 * 1024;
+const MAX_BYTES: usize = 4 * 1024 * 1024;
 
 #[derive(Debug, Default)]
 struct Run {
@@ -22,8 +22,8 @@ struct Run {
 pub(super) struct Tail(RwLock<Run>);
 
 impl Tail {
-    /// Adds what was just committed, in order.
-    pub(super) fn push(&self, committed: impl Iterator<Item = Arc<Stored>>) {
+    /// Adds what was just committed, in order. Moves what no longer has room to `evicted`.
+    pub(super) fn push(&self, committed: impl Iterator<Item = Arc<Stored>>, evicted: &mut Vec<Arc<Stored>>) {
         let mut run = self.0.write().unwrap_or_else(PoisonError::into_inner);
         for stored in committed {
             run.bytes += stored.event.body.len();
@@ -32,6 +32,7 @@ impl Tail {
         while run.events.len() > MAX_EVENTS || run.bytes > MAX_BYTES {
             let Some(oldest) = run.events.pop_front() else { break };
             run.bytes -= oldest.event.body.len();
+            evicted.push(oldest);
         }
     }
 

@@ -42,6 +42,8 @@ pub(super) struct Answers {
     pub(super) appends: Vec<(Reply, Appended)>,
     /// The newest committed sequence number.
     pub(super) head: u64,
+    /// Events that are no longer kept in memory. Freed where they were allocated, which costs the writer nothing.
+    pub(super) evicted: Vec<Arc<Stored>>,
 }
 
 /// Why the writer ended.
@@ -208,7 +210,8 @@ impl Writer {
         if appends.is_empty() {
             return;
         }
-        let mut answers = Answers { appends: Vec::with_capacity(appends.len()), head: self.next_seq - 1 };
+        let mut answers =
+            Answers { appends: Vec::with_capacity(appends.len()), head: self.next_seq - 1, evicted: Vec::new() };
         let committed = appends.into_iter().zip(outcomes).filter_map(|(append, outcome)| {
             answers.appends.push((append.reply, outcome));
             match outcome {
@@ -216,7 +219,7 @@ impl Writer {
                 Appended::Duplicate { .. } => None,
             }
         });
-        self.tail.push(committed);
+        self.tail.push(committed, &mut answers.evicted);
         // Gone only when the runtime is shutting down.
         let _ = self.answers.blocking_send(answers);
     }
@@ -225,11 +228,12 @@ impl Writer {
     fn checkpoint(&mut self, events: usize) -> rusqlite::Result<()> {
         let (commits, before) = self.since_look;
         self.since_look = (commits + 1, before + events);
-        if self.since_look.0 < LOOK_COMMITS && self.since_look.1 < LOOK_EVENTS {
-            return Ok(());
+        let mut result = self.checkpointer.finish(&self.connection);
+        if result.is_ok() && (self.since_look.0 >= LOOK_COMMITS || self.since_look.1 >= LOOK_EVENTS) {
+            self.since_look = (0, 0);
+            result = self.checkpointer.look(&self.connection);
         }
-        self.since_look = (0, 0);
-        match self.checkpointer.look(&self.connection) {
+        match result {
             // What was committed is safe in the log.
             Err(error) if self.is_full(&error) => {
                 self.set_full(why_full(&error));
