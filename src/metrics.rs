@@ -138,10 +138,11 @@ impl EndpointMetrics {
         self.busy.inc();
     }
 
-    /// Counts a newly stored event.
-    pub fn event(&self, name: &str) {
+    /// Counts newly stored events of this name.
+    #[must_use]
+    pub fn events(&self, name: &str) -> &Counter {
         let at = KNOWN_EVENTS.iter().position(|known| *known == name).unwrap_or(KNOWN_EVENTS.len());
-        self.events[at].inc();
+        &self.events[at]
     }
 }
 
@@ -283,7 +284,7 @@ mod tests {
     fn the_names_are_those_of_the_contract() {
         let metrics = Metrics::new();
         metrics.endpoint("fin").request("accepted");
-        metrics.endpoint("fin").event("something_new");
+        metrics.endpoint("fin").events("something_new").inc();
         metrics.sink("backend").delivered.inc();
         let text = metrics.encode();
         for line in [

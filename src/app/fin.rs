@@ -89,6 +89,6 @@ impl Feed for Subscribed {
             return true;
         }
         self.hub.replied(&event);
-        !matches!(store(&self.journal, &self.counters, event).await, Answer::Refused(_))
+        !matches!(store(&self.journal, &self.endpoint, &self.counters, event).await, Answer::Refused(_))
     }
 }

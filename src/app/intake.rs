@@ -7,8 +7,11 @@ use std::sync::Arc;
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use bytes::Bytes;
+use prometheus_client::metrics::counter::Counter;
+use uuid::Uuid;
 
 use crate::dispatch::now_ms;
+use crate::event::parse::NotAnEvent;
 use crate::event::{Event, Kind};
 use crate::journal::{AppendError, Appended, Journal};
 use crate::metrics::EndpointMetrics;
@@ -75,22 +78,36 @@ impl Intake for Receiver {
         }
     }
 
-    async fn take(&self, endpoint: usize, claim: Claim, body: Bytes) -> Answer {
-        let endpoint = &self.endpoints[endpoint];
+    fn take(&self, endpoint: usize, claim: Claim, body: Bytes) -> impl Future<Output = Answer> + Send {
+        let taken = self.event(&self.endpoints[endpoint], claim, body).map(|event| self.store(endpoint, event));
+        async move {
+            match taken {
+                Ok(stored) => stored.await,
+                Err(answer) => answer,
+            }
+        }
+    }
+}
+
+impl Receiver {
+    /// The event, or the answer where there is none to be stored.
+    fn event(&self, endpoint: &Endpoint, claim: Claim, body: Bytes) -> Result<Event, Answer> {
         let (signature, content_type) = match claim {
             Claim::Fin { signature, content_type } => (signature, content_type),
-            Claim::Test(signature) => return endpoint.settings_test(&signature, &body),
+            Claim::Test(signature) => return Err(endpoint.settings_test(&signature, &body)),
         };
         if endpoint.keyring.is_empty() {
-            return Answer::Refused(Refusal::Unavailable);
+            return Err(Answer::Refused(Refusal::Unavailable));
         }
-        let Ok(verified) = endpoint.keyring.verify(&signature, body) else {
-            return Answer::Refused(Refusal::Unauthenticated);
-        };
+        let verified =
+            endpoint.keyring.verify(&signature, body).map_err(|_| Answer::Refused(Refusal::Unauthenticated))?;
         let sent = Some(signature.into_sent());
-        let name = endpoint.name.clone();
-        let event = Event::receive(verified, name, now_ms(), self.dedupe_window_ms, content_type, sent);
-        store(&self.journal, &endpoint.metrics, event).await
+        Ok(Event::receive(verified, endpoint.name.clone(), now_ms(), self.dedupe_window_ms, content_type, sent))
+    }
+
+    fn store(&self, endpoint: usize, event: Event) -> impl Future<Output = Answer> + Send {
+        let Endpoint { name, metrics, .. } = &self.endpoints[endpoint];
+        store(&self.journal, name, metrics, event)
     }
 }
 
@@ -106,45 +123,67 @@ impl Endpoint {
     }
 }
 
-/// Stores an event and says what that came to; returns once it is on disk.
-pub async fn store(journal: &Journal, metrics: &EndpointMetrics, event: Event) -> Answer {
-    let (id, kind, endpoint) = (event.id, event.kind, event.endpoint.clone());
-    let name = event.fields.event_name.clone();
-    let defect = event.defect();
-    match journal.append(event).await {
-        Ok(Appended::Stored { .. }) => match kind {
-            Kind::Event => {
-                metrics.event(name.as_deref().unwrap_or_default());
-                Answer::Accepted(id)
+/// What is remembered of an event while it is being stored.
+struct Pending<'e> {
+    endpoint: &'e str,
+    metrics: &'e EndpointMetrics,
+    counter: &'e Counter,
+    id: Uuid,
+    kind: Kind,
+    defect: Option<NotAnEvent>,
+}
+
+/// Stores an endpoint's event and says what that came to; done once it is on disk.
+pub fn store<'e>(
+    journal: &Journal,
+    endpoint: &'e str,
+    metrics: &'e EndpointMetrics,
+    event: Event,
+) -> impl Future<Output = Answer> + Send + use<'e> {
+    let counter = metrics.events(event.fields.event_name.as_deref().unwrap_or_default());
+    let pending = Pending { endpoint, metrics, counter, id: event.id, kind: event.kind, defect: event.defect() };
+    let appended = journal.append(event);
+    async move { pending.answer(appended.await) }
+}
+
+impl Pending<'_> {
+    fn answer(self, appended: Result<Appended, AppendError>) -> Answer {
+        let Self { endpoint, metrics, counter, id, kind, defect } = self;
+        match appended {
+            Ok(Appended::Stored { .. }) => match kind {
+                Kind::Event => {
+                    counter.inc();
+                    Answer::Accepted(id)
+                }
+                Kind::Stale => {
+                    tracing::warn!(
+                        endpoint,
+                        %id,
+                        "an authentic event older than journal.dedupe_window: kept, not delivered; it may be a replayed capture"
+                    );
+                    Answer::Stale(id)
+                }
+                Kind::Quarantined => {
+                    let reason = defect.map(|defect| defect.to_string()).unwrap_or_default();
+                    tracing::error!(endpoint, %id, reason, "authentic, but not a Fin event: kept, not delivered");
+                    Answer::Quarantined(id)
+                }
+            },
+            Ok(Appended::Duplicate { same_body }) => {
+                if !same_body {
+                    metrics.conflict();
+                    tracing::warn!(endpoint, %id, "an event came again with a different body; the first one is kept");
+                }
+                Answer::Duplicate(id)
             }
-            Kind::Stale => {
-                tracing::warn!(
-                    endpoint = &*endpoint,
-                    %id,
-                    "an authentic event older than journal.dedupe_window: kept, not delivered; it may be a replayed capture"
-                );
-                Answer::Stale(id)
+            Err(error) => {
+                // The writer says once why it can't store; a line for each refused request would help nobody.
+                tracing::debug!(endpoint, %error, "refused with 503");
+                if error == AppendError::Busy {
+                    metrics.busy();
+                }
+                Answer::Refused(Refusal::Unavailable)
             }
-            Kind::Quarantined => {
-                let reason = defect.map(|defect| defect.to_string()).unwrap_or_default();
-                tracing::error!(endpoint = &*endpoint, %id, reason, "authentic, but not a Fin event: kept, not delivered");
-                Answer::Quarantined(id)
-            }
-        },
-        Ok(Appended::Duplicate { same_body }) => {
-            if !same_body {
-                metrics.conflict();
-                tracing::warn!(endpoint = &*endpoint, %id, "an event came again with a different body; the first one is kept");
-            }
-            Answer::Duplicate(id)
-        }
-        Err(error) => {
-            // The writer says once why it can't store; a line for each refused request would help nobody.
-            tracing::debug!(endpoint = &*endpoint, %error, "refused with 503");
-            if error == AppendError::Busy {
-                metrics.busy();
-            }
-            Answer::Refused(Refusal::Unavailable)
         }
     }
 }

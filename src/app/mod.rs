@@ -10,6 +10,7 @@
 //! the journal has everything.
 
 mod fin;
+mod front;
 pub mod intake;
 mod sinks;
 
@@ -30,6 +31,7 @@ use crate::metrics::Metrics;
 use crate::source::http::Listener;
 use crate::verify::{ClientSecret, Keyring, rotation};
 use fin::FinSide;
+use front::Front;
 use intake::{Endpoint, Receiver};
 
 /// How long each step after the drain time may take: all of them, and with them the whole end, stay below the ten seconds
@@ -69,6 +71,9 @@ pub enum Error {
         /// Why.
         error: std::io::Error,
     },
+    /// There is no thread for the listener.
+    #[error("no thread for the listener: {0}: raise the limit of threads (ulimit -u, or the container's pids limit)")]
+    Threads(std::io::Error),
     /// A background task ended though nobody asked it to.
     #[error("{0} ended unexpectedly; this is a bug in finhook")]
     TaskEnded(&'static str),
@@ -78,6 +83,7 @@ pub enum Error {
 pub struct App {
     config: Config,
     metrics: Arc<Metrics>,
+    front: Front,
     journal: Journal,
     journal_running: journal::Running,
     readiness: Readiness,
@@ -98,7 +104,11 @@ impl App {
     pub async fn build(config: Config) -> Result<Self, Error> {
         survive_file_size_limit();
         let metrics = Arc::new(Metrics::new());
-        let journal::Opened { journal, running } = journal::open(&config.journal, metrics.clone())?;
+        let front = Front::start().map_err(Error::Threads)?;
+        let journal::Opened { journal, running } = {
+            let _its_answers_run_in = front.enter();
+            journal::open(&config.journal, metrics.clone())?
+        };
         let (phase, phases) = watch::channel(Phase::Running);
         let mut workers = JoinSet::new();
         let sinks = sinks::start(&config, &journal, &metrics, &phases, &mut workers).await?;
@@ -131,8 +141,11 @@ impl App {
         let receiver = Receiver::new(endpoints, journal.clone(), config.journal.dedupe_window);
         let paths: Vec<(&str, &str)> =
             config.endpoints.iter().map(|(name, endpoint)| (name.as_str(), endpoint.path.as_str())).collect();
-        let listener = Listener::bind(&config.server, &paths, Arc::new(receiver), metrics.clone())
-            .map_err(|error| Error::Bind { key: "server.bind", addr: config.server.bind, error })?;
+        let listener = {
+            let _it_runs_in = front.enter();
+            Listener::bind(&config.server, &paths, Arc::new(receiver), metrics.clone())
+                .map_err(|error| Error::Bind { key: "server.bind", addr: config.server.bind, error })?
+        };
         let live = Live::new(&journal, metrics.clone())?;
         let readiness = Readiness::new(journal.clone());
         let api = admin::Api::new(&config, metrics.clone(), journal.clone(), sinks)?;
@@ -149,6 +162,7 @@ impl App {
         Ok(Self {
             config,
             metrics,
+            front,
             journal,
             journal_running: running,
             readiness,
@@ -196,7 +210,7 @@ impl App {
         tracing::info!(public = %self.listener.local_addr(), admin = %self.admin.local_addr(), "listening");
         let (admin_stop, admin_stopped) = tokio::sync::oneshot::channel::<()>();
         let mut admin = tokio::spawn(self.admin.run(async move { drop(admin_stopped.await) }));
-        let mut listener = tokio::spawn(self.listener.run(async move {
+        let mut listener = self.front.handle().spawn(self.listener.run(async move {
             // An error means that the sender is gone: the process is ending.
             let _ = phases.wait_for(|phase| *phase >= Phase::Draining).await;
         }));

@@ -14,6 +14,7 @@ use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 
 use super::answer::Reply;
+use super::head::Fault;
 use super::io::Seen;
 use super::slots::{Conn, Phase};
 use crate::metrics::{EndpointMetrics, Metrics};
@@ -47,22 +48,61 @@ pub(super) struct Origin {
 }
 
 /// Answers one request, whatever happens.
-pub(super) async fn respond<I: Intake>(
+///
+/// Each open connection has one of these futures, most of them waiting for the disk, and many more than fit into a
+/// processor's cache: what is not needed any more is left behind before the future begins.
+pub(super) fn respond<I: Intake>(
     service: Arc<Service<I>>,
     origin: Origin,
     request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+) -> impl Future<Output = Result<Response<Full<Bytes>>, Infallible>> {
     let began = Instant::now();
+    let (head, body) = request.into_parts();
+    let asked = Asked {
+        endpoint: service.endpoints.iter().position(|endpoint| *endpoint.path == *head.uri.path()),
+        method: match head.method {
+            Method::POST => Asks::Post,
+            Method::HEAD => Asks::Head,
+            _ => Asks::Other,
+        },
+        // Nothing behind a chunked request is read as a request: see `head`.
+        chunked: body.size_hint().exact().is_none(),
+        fault: origin.seen.fault(origin.number),
+        began,
+    };
+    answer(service, origin, asked, head.headers, body)
+}
+
+/// What a request's head asks for.
+#[derive(Clone, Copy)]
+struct Asked {
+    endpoint: Option<usize>,
+    method: Asks,
+    chunked: bool,
+    fault: Option<Fault>,
+    began: Instant,
+}
+
+/// A request's method, as far as it matters.
+#[derive(Clone, Copy)]
+enum Asks {
+    Post,
+    Head,
+    Other,
+}
+
+async fn answer<I: Intake>(
+    service: Arc<Service<I>>,
+    origin: Origin,
+    asked: Asked,
+    mut headers: HeaderMap,
+    mut body: Incoming,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let Asked { endpoint, chunked, fault, began, .. } = asked;
     enter(&origin.conn, Phase::Busy, began).await;
-    let (head, mut body) = request.into_parts();
-    let endpoint = service.endpoints.iter().position(|endpoint| *endpoint.path == *head.uri.path());
-    // Nothing behind a chunked request is read as a request: see `head`.
-    let chunked = body.size_hint().exact().is_none();
-    let fault = origin.seen.fault(origin.number);
-    let mut headers = head.headers;
     let reply = match fault {
         Some(fault) => Reply::Malformed(fault),
-        None => or_bug(handle(&service, &origin.conn, endpoint, &head.method, &mut headers, &mut body, began)).await,
+        None => or_bug(pin!(handle(&service, &origin.conn, asked, &mut headers, &mut body))).await,
     };
     let last = chunked || fault.is_some() || reply == Reply::Bug || !body.is_end_stream() || origin.conn.draining();
     let now = Instant::now();
@@ -82,20 +122,17 @@ pub(super) async fn respond<I: Intake>(
 async fn handle<I: Intake>(
     service: &Service<I>,
     conn: &Conn,
-    endpoint: Option<usize>,
-    method: &Method,
+    asked: Asked,
     headers: &mut HeaderMap,
     body: &mut Incoming,
-    began: Instant,
 ) -> Reply {
-    let Some(endpoint) = endpoint else {
+    let Some(endpoint) = asked.endpoint else {
         return Reply::NotFound;
     };
-    if method == Method::HEAD {
-        return Reply::Here;
-    }
-    if method != Method::POST {
-        return Reply::Method;
+    match asked.method {
+        Asks::Head => return Reply::Here,
+        Asks::Other => return Reply::Method,
+        Asks::Post => {}
     }
     if !is_identity(headers) {
         return Reply::Encoded;
@@ -109,7 +146,7 @@ async fn handle<I: Intake>(
     };
     // Their values hold on to the connection's read buffer.
     headers.clear();
-    match complete(service, conn, body, began).await {
+    match complete(service, conn, body, asked.began).await {
         Ok(body) => Reply::Taken(service.intake.take(endpoint, claim, body).await),
         Err(reply) => reply,
     }
@@ -121,11 +158,15 @@ async fn complete<I>(service: &Service<I>, conn: &Conn, body: &mut Incoming, beg
     if let Poll::Ready(body) = std::future::poll_fn(|cx| Poll::Ready(reading.as_mut().poll(cx))).await {
         return body;
     }
-    enter(conn, Phase::Body, began).await;
-    let deadline = tokio::time::Instant::from_std(began + service.body_timeout);
-    let body = tokio::time::timeout_at(deadline, reading).await.unwrap_or(Err(Reply::Timeout))?;
-    enter(conn, Phase::Busy, Instant::now()).await;
-    Ok(body)
+    // Seldom needed, so the timer needn't lie in every request's future.
+    Box::pin(async move {
+        enter(conn, Phase::Body, began).await;
+        let deadline = tokio::time::Instant::from_std(began + service.body_timeout);
+        let body = tokio::time::timeout_at(deadline, reading).await.unwrap_or(Err(Reply::Timeout))?;
+        enter(conn, Phase::Busy, Instant::now()).await;
+        Ok(body)
+    })
+    .await
 }
 
 async fn read(body: &mut Incoming, limit: usize) -> Result<Bytes, Reply> {
@@ -162,8 +203,7 @@ async fn enter(conn: &Conn, phase: Phase, now: Instant) {
 }
 
 /// A panic in a handler is answered and does no harm to the next request. What it says may hold a body: not logged.
-async fn or_bug(handler: impl Future<Output = Reply>) -> Reply {
-    let mut handler = pin!(handler);
+async fn or_bug(mut handler: Pin<&mut impl Future<Output = Reply>>) -> Reply {
     std::future::poll_fn(|cx| {
         std::panic::catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx))).unwrap_or_else(|_| {
             tracing::error!("a request's handler panicked: this is a bug in finhook, please report it");

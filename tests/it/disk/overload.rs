@@ -114,8 +114,10 @@ fn when_a_background_task_panics_the_process_ends_with_an_error_and_the_next_one
     let place = Place::new(folder.path(), ARCHIVE);
     let (finhook, mut sender) = (place.start(), Sender::default());
     sender.post(&finhook, 0);
-    // The main one, the runtime's, and the journal's two: those for blocking work end when there is none for a while.
-    let needed = 1 + std::thread::available_parallelism().unwrap().get() + 2;
+    // The main one, those of the two runtimes, and the journal's two: those for blocking work end when there is none for
+    // a while.
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let needed = 1 + cores + (cores - 1).max(1) + 2;
     eventually("the end of idle threads", || threads(&finhook).len() <= needed);
     let traced = Traced::new(&finhook, "clone,clone3:error=EAGAIN");
     sender.post(&finhook, 0);
