@@ -3,9 +3,12 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
 
 use super::Sender;
-use crate::support::process::{Place, eventually};
+use crate::support::process::{Finhook, Place, eventually};
 use crate::support::receiver::{Answer, Receiver};
 
 /// `faketime`'s library: `date` shows the time it is told to show.
@@ -13,6 +16,14 @@ fn library() -> PathBuf {
     let folders = fs::read_dir("/usr/lib").unwrap().map(|folder| folder.unwrap().path());
     let mut found = folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).filter(|library| library.exists());
     found.next().expect("this test needs faketime: `tests/run` installs it")
+}
+
+/// How often an event was tried, by what is written down, and how long it is until it is tried again.
+fn next_try(finhook: &Finhook, id: &str) -> Option<(usize, Duration)> {
+    let shown: Value = serde_json::from_str(&finhook.admin_get(&format!("/api/v1/events/{id}")).body).unwrap();
+    let sink = &shown["sinks"][0];
+    let at = humantime::parse_rfc3339(sink["next_attempt_at"].as_str()?).unwrap();
+    Some((usize::try_from(sink["attempts"].as_u64()?).ok()?, at.duration_since(SystemTime::now()).ok()?))
 }
 
 /// Whether, after a jump by `offset`, the retries go on: soon, no faster than their backoff allows, and to the end.
@@ -37,10 +48,14 @@ async fn survives_a_jump(offset: &'static str) {
         let (finhook, mut sender) = (place.start_under(command).unwrap(), Sender::default());
         sender.post(&finhook, 0);
         let tries = || backend.received().len();
-        eventually("three tries", || tries() >= 3);
+        // The worker sleeps until the next try, which it has written down, and has some time to go.
+        fs::write(place.path("clock.new"), offset).unwrap();
+        eventually("three tries, and the next one not yet due", || {
+            let written = next_try(&finhook, &sender.acked[0]);
+            written.is_some_and(|(tried, wait)| tried >= 3 && tried == tries() && wait > Duration::from_millis(300))
+        });
 
         // By rename: it is read again and again.
-        fs::write(place.path("clock.new"), offset).unwrap();
         fs::rename(place.path("clock.new"), &clock).unwrap();
         let jumped = (std::time::Instant::now(), tries());
         eventually("six tries after the jump", || tries() >= jumped.1 + 6);
