@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use finhook::metrics::Metrics;
 use serde_json::Value;
@@ -245,6 +245,22 @@ fn every_file_of_the_project_that_a_document_names_exists() {
         }
     }
     assert!(named >= 5, "only {named} found");
+}
+
+#[test]
+fn every_test_that_the_table_of_faults_names_exists() {
+    let list = Command::new(std::env::current_exe().unwrap()).args(["--list", "--format", "terse"]).output().unwrap();
+    let list = String::from_utf8(list.stdout).unwrap();
+    let tests: Vec<&str> = list.lines().filter_map(|line| line.strip_suffix(": test")).collect();
+    let mut named = 0;
+    for span in spans(&read("docs/FAULTS.md")).iter().filter(|span| span.contains("::")) {
+        let begun = span.split('…').next().unwrap();
+        let whole = begun == span && !span.ends_with(':');
+        let is_it = |test: &&str| if whole { *test == begun } else { test.starts_with(begun) };
+        assert!(tests.iter().any(is_it), "{span}");
+        named += 1;
+    }
+    assert!(named > 40, "only {named} found");
 }
 
 /// The names in the first column of a `--help`'s list of commands.
