@@ -22,7 +22,7 @@ pub mod standard_webhooks;
 
 use std::time::{Duration, SystemTime};
 
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, Request, Response};
 use rustls::{ClientConfig, RootCertStore};
@@ -54,6 +54,7 @@ const REPLAY: HeaderName = HeaderName::from_static("finhook-replay");
 #[derive(Debug)]
 pub struct HttpRelay {
     client: Client,
+    /// Without credentials.
     url: RelayUrl,
     timeout: Duration,
     /// The same for every event.
@@ -81,7 +82,13 @@ impl HttpRelay {
             .tcp_nodelay(true)
             .build()
             .map_err(|e| format!("cannot prepare the HTTP client: {}", failure::describe(e, &config.url.0)))?;
-        Ok(Self { client, url: config.url.clone(), timeout: config.timeout, headers, signer: signer.transpose()? })
+        // Credentials in the URL become a header, as in every client; a configured one wins.
+        let plain = client.post(config.url.0.clone()).build().map_err(|e| failure::describe(e, &config.url.0))?;
+        if let Some(credentials) = plain.headers().get(AUTHORIZATION) {
+            headers.entry(AUTHORIZATION).or_insert_with(|| credentials.clone());
+        }
+        let url = RelayUrl(plain.url().clone());
+        Ok(Self { client, url, timeout: config.timeout, headers, signer: signer.transpose()? })
     }
 
     fn request(&self, delivery: &Delivery, now: SystemTime) -> Request {
