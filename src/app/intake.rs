@@ -2,7 +2,8 @@
 //!
 //! This is the path to a 200, in one place.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
@@ -29,7 +30,12 @@ pub struct Endpoint {
     pub client_secret: Option<ClientSecret>,
     /// Its counters.
     pub metrics: EndpointMetrics,
+    /// Well-formed signatures that none of the secrets made, since that was last said, and when it was.
+    pub mismatches: Mutex<(u64, Option<Instant>)>,
 }
+
+/// How often an endpoint's mismatches are said, at most: strangers make them, and could fill the log.
+const SAY_EVERY: Duration = Duration::from_secs(60);
 
 /// What a head claims about its body.
 #[derive(Debug)]
@@ -56,7 +62,7 @@ pub struct Receiver {
 impl Receiver {
     /// A receiver for `endpoints`, in the order in which the listener numbers them.
     #[must_use]
-    pub fn new(endpoints: Vec<Endpoint>, journal: Journal, dedupe_window: std::time::Duration) -> Self {
+    pub fn new(endpoints: Vec<Endpoint>, journal: Journal, dedupe_window: Duration) -> Self {
         let dedupe_window_ms = i64::try_from(dedupe_window.as_millis()).unwrap_or(i64::MAX);
         Self { endpoints, journal, dedupe_window_ms }
     }
@@ -99,8 +105,7 @@ impl Receiver {
         if endpoint.keyring.is_empty() {
             return Err(Answer::Refused(Refusal::Unavailable));
         }
-        let verified =
-            endpoint.keyring.verify(&signature, body).map_err(|_| Answer::Refused(Refusal::Unauthenticated))?;
+        let verified = endpoint.keyring.verify(&signature, body).map_err(|_| endpoint.mismatch())?;
         let sent = Some(signature.into_sent());
         Ok(Event::receive(verified, endpoint.name.clone(), now_ms(), self.dedupe_window_ms, content_type, sent))
     }
@@ -112,6 +117,24 @@ impl Receiver {
 }
 
 impl Endpoint {
+    /// A body was not signed with any of the secrets. After a wrong rotation that is every event, so an operator must see it.
+    fn mismatch(&self) -> Answer {
+        let mut mismatches = self.mismatches.lock().unwrap_or_else(PoisonError::into_inner);
+        let (count, said) = &mut *mismatches;
+        *count += 1;
+        if said.is_none_or(|said| said.elapsed() >= SAY_EVERY) {
+            tracing::warn!(
+                endpoint = &*self.name,
+                count,
+                "signatures that none of this endpoint's secrets made: answered with 401. If these are Intercom's, compare \
+                 signing_secrets with what its settings page shows; if not, somebody tries to forge events. Said once a minute \
+                 at most"
+            );
+            *mismatches = (0, Some(Instant::now()));
+        }
+        Answer::Refused(Refusal::Unauthenticated)
+    }
+
     fn settings_test(&self, signature: &TestSignature, body: &[u8]) -> Answer {
         match &self.client_secret {
             Some(secret) if secret.verify(signature, body).is_ok() => {

@@ -15,7 +15,7 @@ pub mod intake;
 mod sinks;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -134,6 +134,7 @@ impl App {
                 name,
                 keyring,
                 client_secret: settings.client_secret.as_ref().map(ClientSecret::new),
+                mismatches: Mutex::default(),
             });
         }
         let retention = Retention::new(journal.clone(), journal.reader()?, &config.journal);

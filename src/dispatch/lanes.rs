@@ -11,7 +11,8 @@
 //! 1. One attempt a lane at a time, always at its oldest event.
 //! 2. A failing lane is parked whole. As long as rows of a lane are on disk, newer events of it are parked behind them.
 //! 3. A lane whose rows changed is remembered until that change is committed: the next read then sees its rows and says so
-//!    ([`Fresh::blocked`]). Reads never overlap with anything else that happens here.
+//!    ([`Fresh::blocked`]). Between the start of a read and [`Lanes::fresh`] attempts may start and finish, but no commit is
+//!    taken note of and nothing is loaded: what changed meanwhile is in memory, and memory wins.
 //! 4. The cursor stands before the oldest event that is only in memory.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};

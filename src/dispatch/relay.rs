@@ -1,10 +1,11 @@
 //! The worker of a sink that takes one event at a time, several conversations at once.
 //!
 //! One task owns everything: it reads, starts attempts, takes in their outcomes and writes the journal's delivery state. Attempts
-//! and commits run beside it; reads are awaited in place, so that nothing changes between asking the journal and
-//! acting on its answer (see [`lanes`](super::lanes)).
+//! and commits run beside it. No commit is taken note of between asking the journal and acting on its answer, so that
+//! every lane whose rows the answer may lack is still remembered (see [`lanes`](super::lanes)). Fresh events are read while
+//! outcomes come in and what is ready is started: otherwise the sink would stand still for as long as a read takes.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -187,7 +188,18 @@ impl<R: Relay> Run<R> {
     async fn read_fresh(&mut self, newest: u64) -> Result<(), ReadError> {
         let limit = self.lanes.room().min(READ);
         let blocked_at = (self.parked > 0).then_some(self.worker.state.number);
-        let page = self.worker.reader.after(self.lanes.read_to(), limit, blocked_at).await?;
+        let reader = self.worker.reader.clone();
+        let mut reading = pin!(reader.after(self.lanes.read_to(), limit, blocked_at));
+        let page = loop {
+            tokio::select! {
+                biased;
+                page = &mut reading => break page?,
+                Some(joined) = self.attempts.join_next(), if !self.attempts.is_empty() => {
+                    self.take_outcome(joined);
+                    self.start_ready();
+                }
+            }
+        };
         if page.is_empty() {
             // Retention or a purge left a gap.
             self.lanes.skip_to(newest);
@@ -204,6 +216,15 @@ impl<R: Relay> Run<R> {
             self.lanes.fresh(fresh, wanted, now_ms);
         }
         Ok(())
+    }
+
+    /// Starts what is in memory, as far as slots are free.
+    fn start_ready(&mut self) {
+        while self.lanes.in_flight() < self.judge.health.allowance(self.settings.concurrency, Instant::now())
+            && let Some(attempt) = self.lanes.start()
+        {
+            self.spawn(attempt);
+        }
     }
 
     async fn load_due(&mut self, limit: usize) -> Result<(), ReadError> {

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::intake::{CHUNKED, Front, eventually, limits, post, with};
-use crate::support::raw::Raw;
+use crate::support::raw::{Raw, Reply};
 
 /// What closing may take over the limit: the sweep, and a busy machine.
 const SLACK: Duration = Duration::from_millis(1200);
@@ -197,6 +197,9 @@ async fn heads_over_64_headers_or_16_kib_are_431() {
         let mut raw = front.connect().await;
         raw.send(with(&lines, "x")).await;
         let reply = raw.reply().await;
+        if reply.status != 200 {
+            assert_problem(&reply);
+        }
         (reply.status, reply.is_last())
     };
     // Three lines are there already.
@@ -209,6 +212,27 @@ async fn heads_over_64_headers_or_16_kib_are_431() {
     assert_eq!(status(long(16 * 1024 + 1)).await, (431, true));
     assert_eq!(status(long(100_000)).await, (431, true));
     assert_eq!(front.taken().len(), 2);
+}
+
+#[tokio::test]
+async fn what_is_not_http_or_has_too_long_a_target_is_answered_with_a_problem() {
+    let front = Front::start();
+    let target = "y".repeat(70_000);
+    for (head, status) in [("GET\r\n\r\n".to_owned(), 400), (format!("POST /{target} HTTP/1.1\r\n\r\n"), 431)] {
+        let mut raw = front.connect().await;
+        raw.send(&head).await;
+        let reply = raw.reply().await;
+        assert_eq!((reply.status, reply.is_last()), (status, true));
+        assert_problem(&reply);
+        assert_eq!(raw.rest().await, b"", "nothing comes after the answer");
+    }
+}
+
+/// An error as the contract has it.
+fn assert_problem(reply: &Reply) {
+    assert_eq!(reply.header("content-type"), Some("application/problem+json"), "{}", reply.head);
+    let problem: serde_json::Value = serde_json::from_str(reply.text()).unwrap();
+    assert_eq!(problem["status"], reply.status);
 }
 
 #[tokio::test]

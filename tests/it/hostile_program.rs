@@ -9,6 +9,7 @@ use finhook::verify::sign;
 use tokio::task::JoinSet;
 
 use crate::support::events::body;
+use crate::support::process::{Client, Place};
 use crate::support::program::{Program, SECRET};
 use crate::support::raw::{PATIENCE, Raw};
 
@@ -28,6 +29,25 @@ fn request(lines: impl AsRef<[u8]>, body: &str) -> Vec<u8> {
 fn event(number: u64) -> Vec<u8> {
     let body = body("c", number);
     request(format!("X-Fin-Agent-API-Webhook-Signature: {}\r\n", signature(&body)), &body)
+}
+
+#[test]
+fn signatures_that_no_secret_made_are_said_once_a_minute_with_what_to_do_and_not_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let finhook = Place::new(folder.path(), "").start();
+    let body = body("c", 1);
+    let forged = sign(&"a secret of somebody else".into(), body.as_bytes());
+    let head = format!(
+        "POST /fin HTTP/1.1\r\nHost: a\r\nX-Fin-Agent-API-Webhook-Signature: {forged}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    for _ in 0..20 {
+        assert_eq!(Client::new(finhook.public).request(&head, body.as_bytes()).unwrap().status, 401);
+    }
+    let ended = finhook.stop();
+    let said: Vec<_> = ended.log.iter().filter(|line| line.contains("none of this endpoint's secrets")).collect();
+    assert!(said.len() == 1 && said[0].contains("compare signing_secrets with"), "{:?}", ended.log);
+    assert!(!ended.log.iter().any(|line| line.contains(&forged[7..])), "{:?}", ended.log);
 }
 
 #[tokio::test]

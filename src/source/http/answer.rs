@@ -37,21 +37,6 @@ pub(super) enum Reply {
     Bug,
 }
 
-/// A problem's body. The texts need no escaping.
-macro_rules! problem {
-    ($status:literal, $title:literal, $detail:literal) => {
-        concat!(
-            r#"{"type":"about:blank","status":"#,
-            $status,
-            r#","title":""#,
-            $title,
-            r#"","detail":""#,
-            $detail,
-            "\"}"
-        )
-    };
-}
-
 impl Reply {
     /// The value of the metrics' label `outcome`; `None` for what is no delivery.
     pub(super) fn outcome(self) -> Option<&'static str> {

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::automatic::Problem;
 use super::head::{Fault, Gate};
 use super::slots::Conn;
 
@@ -53,13 +54,15 @@ pub(super) struct Watched<S> {
     gate: Gate,
     seen: Arc<Seen>,
     conn: Conn,
+    /// An answer of hyper's own, in place of which this one goes out.
+    problem: Option<Problem>,
     /// The write side is closed, and what still comes is thrown away.
     lingering: bool,
 }
 
 impl<S> Watched<S> {
     pub(super) fn new(socket: S, seen: Arc<Seen>, conn: Conn) -> Self {
-        Self { socket, gate: Gate::default(), seen, conn, lingering: false }
+        Self { socket, gate: Gate::default(), seen, conn, problem: None, lingering: false }
     }
 }
 
@@ -83,9 +86,25 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
+impl<S: AsyncWrite + Unpin> Watched<S> {
+    /// Writes a problem in place of what hyper writes, if that is an error of its own: then true.
+    fn poll_problem(&mut self, cx: &mut Context<'_>, hypers: &[u8]) -> Poll<io::Result<bool>> {
+        if self.problem.is_none() {
+            self.problem = Problem::instead_of(hypers);
+        }
+        let Some(problem) = &mut self.problem else { return Poll::Ready(Ok(false)) };
+        ready!(problem.poll_write(Pin::new(&mut self.socket), cx))?;
+        self.problem = None;
+        Poll::Ready(Ok(true))
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, buf)
+        match ready!(self.poll_problem(cx, buf))? {
+            true => Poll::Ready(Ok(buf.len())),
+            false => Pin::new(&mut self.socket).poll_write(cx, buf),
+        }
     }
 
     fn poll_write_vectored(
@@ -93,7 +112,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, bufs)
+        match ready!(self.poll_problem(cx, bufs.first().map_or(&[], |first| &**first)))? {
+            true => Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum())),
+            false => Pin::new(&mut self.socket).poll_write_vectored(cx, bufs),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -3,7 +3,7 @@
 //! - [`head`]: one reading of a request's head; what could be read in two ways is refused.
 //! - [`slots`]: what each connection is doing and since when: timeouts and the cap without a timer a request.
 //! - [`io`]: the socket on its way to hyper, watched for the two of them.
-//! - [`request`]: the checks from a head to an answer. [`answer`]: the answers.
+//! - [`request`]: the checks from a head to an answer. [`answer`]: the answers; [`automatic`]: those that hyper gives.
 //!
 //! It serves with hyper's HTTP/1 connection in an accept loop of its own. `axum::serve` has no timeouts and no cap.
 //! `axum-server` 0.8 takes hyper's builder, but hyper has one timer for both the header and the idle time, and neither
@@ -18,7 +18,23 @@
 //!   which has waited longest for its body; if all requests are being stored, the new one waits until one is done.
 //! - When the process runs out of file descriptors the same rule makes room.
 
+/// A problem's body (RFC 9457). The texts need no escaping.
+macro_rules! problem {
+    ($status:literal, $title:literal, $detail:literal) => {
+        concat!(
+            r#"{"type":"about:blank","status":"#,
+            $status,
+            r#","title":""#,
+            $title,
+            r#"","detail":""#,
+            $detail,
+            "\"}"
+        )
+    };
+}
+
 mod answer;
+mod automatic;
 mod head;
 mod io;
 mod request;
