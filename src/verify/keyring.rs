@@ -54,19 +54,25 @@ impl Keyring {
 
     /// Proves that the body was signed with one of the secrets.
     ///
-    /// The time that it takes depends on the number of secrets and the length of the body only: every secret is tried,
-    /// and each comparison looks at all bytes.
-    ///
     /// # Errors
     /// [`Mismatch`] when none of the secrets made the signature.
     pub fn verify(&self, signature: &Signature, body: Bytes) -> Result<Verified, Mismatch> {
+        if bool::from(self.matches(signature, &body)) { Ok(Verified { body }) } else { Err(Mismatch) }
+    }
+
+    /// Whether one of the secrets made the signature of these bytes; proves nothing to the type system.
+    ///
+    /// The time that it takes depends on the number of secrets and the length of the body only: every secret is tried,
+    /// and each comparison looks at all bytes.
+    #[must_use]
+    pub fn matches(&self, signature: &Signature, body: &[u8]) -> Choice {
         let keys = Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner));
         let mut matched = Choice::from(0);
         for key in keys.iter() {
-            let mac = key.clone().chain_update(&body).finalize().into_bytes();
+            let mac = key.clone().chain_update(body).finalize().into_bytes();
             matched |= mac.as_slice().ct_eq(signature.mac());
         }
-        if bool::from(matched) { Ok(Verified { body }) } else { Err(Mismatch) }
+        matched
     }
 }
 

@@ -25,6 +25,15 @@ const BODY: &[u8] = &[b'x'; 64];
 
 type Mac = [u8; 32];
 
+fn keyring() -> Keyring {
+    Keyring::new(&[SECRET.into(), "the secret that is being rotated out".into()])
+}
+
+fn parse(mac: &Mac) -> Signature {
+    Signature::parse(hex::encode(mac).as_bytes()).unwrap()
+}
+
+/// Up to the decision: what comes after it differs for right and wrong ones, as the answer does.
 #[test]
 #[ignore = "long: measures; run it alone on a quiet machine"]
 fn a_check_takes_the_same_time_whether_and_where_a_signature_is_wrong() {
@@ -33,11 +42,23 @@ fn a_check_takes_the_same_time_whether_and_where_a_signature_is_wrong() {
         ("right, wrong in the last byte", [right(), wrong_from(31)]),
         ("wrong in every byte, wrong in the last byte", [wrong_from(0), wrong_from(31)]),
     ] {
-        let body = Bytes::from_static(BODY);
-        let keyring = Keyring::new(&[SECRET.into(), "the secret that is being rotated out".into()]);
-        let parse = |mac: &Mac| Signature::parse(hex::encode(mac).as_bytes()).unwrap();
-        let t = welch_t(&classes, parse, |signature| drop(black_box(keyring.verify(signature, body.clone()))));
+        let keyring = keyring();
+        let t = welch_t(&classes, parse, |signature| _ = black_box(keyring.matches(signature, BODY)));
         report(what, t);
+        assert!(t.abs() < PROOF, "{what}: t = {t}");
+    }
+}
+
+/// What a forger could time: from the signature to the refusal.
+#[test]
+#[ignore = "long: measures; run it alone on a quiet machine"]
+fn a_refusal_takes_the_same_time_wherever_the_signature_is_wrong() {
+    let (keyring, body) = (keyring(), Bytes::from_static(BODY));
+    for at in [16, 31] {
+        let what = format!("refused: wrong in every byte, wrong from byte {at}");
+        let classes = [wrong_from(0), wrong_from(at)];
+        let t = welch_t(&classes, parse, |signature| drop(black_box(keyring.verify(signature, body.clone()))));
+        report(&what, t);
         assert!(t.abs() < PROOF, "{what}: t = {t}");
     }
 }
