@@ -6,8 +6,8 @@
 //! copies the few remaining frames itself between two commits, and its next transaction starts the log over.
 //!
 //! SQLite syncs the database only at the end of a copy that has caught up, which under load is the writer's. So the
-//! thread syncs what it copied before it calls the writer: otherwise that one would wait for the bulk of it (measured:
-//! 15 to 25 ms for 32 MiB, several times a second under full load).
+//! thread syncs what it copied before it calls the writer: otherwise that one would wait for the bulk of it (at full
+//! load the 99.9th percentile of answers went from 25 to 18 ms).
 
 use std::fs::File;
 use std::io;
