@@ -204,6 +204,8 @@ impl<I: Intake> Connections<I> {
         // hyper's own timer stays off: see `slots`. A client that has closed its sending side still gets its answer, and
         // a request that is being stored is not given up because its client seems gone.
         http.header_read_timeout(None).half_close(true).max_headers(head::MAX_HEADERS).max_header_size(head::MAX_HEAD);
+        // An answer is some 200 bytes: copied into one piece it costs less than a system call with two.
+        http.writev(false);
         // Room for a head of the largest size and for what came with it.
         http.max_buf_size(2 * head::MAX_HEAD);
         let count = limits.max_connections.max(1);
