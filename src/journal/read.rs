@@ -4,6 +4,7 @@
 //! reported as [`Row::Damaged`], never as an event.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, params};
@@ -96,12 +97,14 @@ pub struct Parked {
 pub struct Reader {
     connection: Arc<Mutex<Connection>>,
     tail: Arc<Tail>,
+    /// Up to where it has asked for fresh events.
+    passed: Arc<AtomicU64>,
 }
 
 impl Reader {
     pub(super) fn new(connection: Connection, tail: Arc<Tail>) -> Self {
         connection.set_prepared_statement_cache_capacity(32);
-        Self { connection: Arc::new(Mutex::new(connection)), tail }
+        Self { connection: Arc::new(Mutex::new(connection)), passed: tail.follow(), tail }
     }
 
     /// Runs a query away from the runtime's threads.
@@ -126,6 +129,7 @@ impl Reader {
     /// # Errors
     /// The file could not be read.
     pub async fn after(&self, seq: u64, limit: usize, blocked_at: Option<SinkNumber>) -> Result<Vec<Fresh>, ReadError> {
+        self.passed.store(seq, Ordering::Relaxed);
         if let Some(events) = self.tail.after(seq, limit) {
             return self.with_lanes(events, blocked_at).await;
         }
