@@ -18,8 +18,10 @@
 //!
 //! Sources: CloudEvents 1.0.2, its JSON event format and its HTTP protocol binding.
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
+use hyper::header::HeaderName;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -36,6 +38,16 @@ pub const JSON: &str = "application/json";
 /// What the HTTP binding has percent-encoded in a header value: everything outside U+0021–U+007E (the encoder does
 /// that for all that is not ASCII), and of what is inside, the double quote and the percent sign.
 const HEADER_VALUE: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
+
+const SPECVERSION: HeaderName = HeaderName::from_static("ce-specversion");
+const ID: HeaderName = HeaderName::from_static("ce-id");
+const SOURCE: HeaderName = HeaderName::from_static("ce-source");
+const TYPE: HeaderName = HeaderName::from_static("ce-type");
+const SUBJECT: HeaderName = HeaderName::from_static("ce-subject");
+const TIME: HeaderName = HeaderName::from_static("ce-time");
+const USERID: HeaderName = HeaderName::from_static("ce-userid");
+const FINSTATUS: HeaderName = HeaderName::from_static("ce-finstatus");
+const RECEIVEDTIME: HeaderName = HeaderName::from_static("ce-receivedtime");
 
 /// 9999-12-31T23:59:59.999Z, the last moment that RFC 3339 can name.
 const LAST_MS: u64 = 253_402_300_799_999;
@@ -90,21 +102,29 @@ impl<'a> Attributes<'a> {
         self.datacontenttype
     }
 
-    /// The `ce-` headers: names, and values encoded as the HTTP binding says, so visible ASCII only.
-    pub fn headers(&self) -> impl Iterator<Item = (&'static str, String)> + use<'_> {
+    /// The `ce-` headers, with values encoded as the HTTP binding says, so visible ASCII only.
+    pub fn headers(self) -> impl Iterator<Item = (HeaderName, String)> + use<'a> {
         [
-            ("ce-specversion", Some(self.specversion)),
-            ("ce-id", Some(&self.id)),
-            ("ce-source", Some(&self.source)),
-            ("ce-type", Some(&self.kind)),
-            ("ce-subject", self.subject),
-            ("ce-time", self.time),
-            ("ce-userid", self.userid),
-            ("ce-finstatus", self.finstatus),
-            ("ce-receivedtime", self.receivedtime.as_deref()),
+            (SPECVERSION, Some(self.specversion.into())),
+            (ID, Some(self.id.into())),
+            (SOURCE, Some(self.source.into())),
+            (TYPE, Some(self.kind.into())),
+            (SUBJECT, self.subject.map(Cow::from)),
+            (TIME, self.time.map(Cow::from)),
+            (USERID, self.userid.map(Cow::from)),
+            (FINSTATUS, self.finstatus.map(Cow::from)),
+            (RECEIVEDTIME, self.receivedtime.map(Cow::from)),
         ]
         .into_iter()
-        .filter_map(|(name, value)| Some((name, utf8_percent_encode(value?, HEADER_VALUE).to_string())))
+        .filter_map(|(name, value)| Some((name, encoded(value?))))
+    }
+}
+
+fn encoded(value: Cow<'_, str>) -> String {
+    match utf8_percent_encode(&value, HEADER_VALUE).into() {
+        Cow::Owned(encoded) => encoded,
+        // There was nothing to encode.
+        Cow::Borrowed(_) => value.into_owned(),
     }
 }
 

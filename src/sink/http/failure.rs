@@ -7,11 +7,12 @@ use std::fmt::Write as _;
 use std::io;
 use std::time::{Duration, SystemTime};
 
-use reqwest::StatusCode;
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use hyper::StatusCode;
+use hyper::header::{HeaderMap, RETRY_AFTER};
 use rustls::CertificateError;
 use url::Url;
 
+use super::connection::Broken;
 use crate::sink::{Failure, Fault};
 
 /// Longest text of an error, in bytes.
@@ -68,42 +69,37 @@ pub(super) fn timed_out(timeout: Duration) -> Failure {
 }
 
 /// An attempt that ended without an answer.
-pub(super) fn from_error(error: reqwest::Error, url: &Url, timeout: Duration) -> Failure {
-    if error.is_timeout() && error.is_connect() {
-        let limit = humantime::format_duration(timeout / 2);
-        return failure(Fault::Unreachable, format!("no connection to {} within {limit}", host(url)));
+pub(super) fn from_broken(broken: &Broken, url: &Url, timeout: Duration) -> Failure {
+    match broken {
+        Broken::Late => {
+            let limit = humantime::format_duration(timeout / 2);
+            failure(Fault::Unreachable, format!("no connection to {} within {limit}", host(url)))
+        }
+        Broken::Connect(error) => failure(Fault::Unreachable, describe(&**error, url, "could not be reached")),
+        Broken::Exchange(error) => {
+            let unreachable = find::<rustls::Error>(error).is_some();
+            let fault = if unreachable { Fault::Unreachable } else { Fault::Transient };
+            failure(fault, describe(error, url, "broke the connection before it answered"))
+        }
     }
-    if error.is_timeout() {
-        return timed_out(timeout);
-    }
-    let unreachable = error.is_connect() || find::<rustls::Error>(&error).is_some();
-    failure(if unreachable { Fault::Unreachable } else { Fault::Transient }, describe(error, url))
 }
 
 /// An error in words, the cause first.
-pub(super) fn describe(error: reqwest::Error, url: &Url) -> String {
-    // Its own text would show the URL, credentials and all.
-    let error = error.without_url();
-    if let Some(tls) = find::<rustls::Error>(&error) {
+fn describe(error: &(dyn Error + 'static), url: &Url, what: &str) -> String {
+    if let Some(tls) = find::<rustls::Error>(error) {
         return cut(describe_tls(tls, url));
     }
-    let mut text = String::new();
-    if let Some(io) = find::<io::Error>(&error) {
-        match io.kind() {
-            io::ErrorKind::ConnectionRefused => text = format!("connection refused by {}", host(url)),
-            io::ErrorKind::ConnectionReset if !error.is_connect() => {
-                text = format!("connection reset by {} before it answered", host(url));
-            }
-            _ => {}
-        }
+    let host = host(url);
+    match find::<io::Error>(error).map(io::Error::kind) {
+        Some(io::ErrorKind::ConnectionRefused) => return format!("connection refused by {host}"),
+        Some(io::ErrorKind::ConnectionReset) => return format!("connection reset by {host} before it answered"),
+        _ => {}
     }
-    if text.is_empty() {
-        let mut source: Option<&dyn Error> = Some(&error);
-        while let Some(part) = source {
-            let separator = if text.is_empty() { "" } else { ": " };
-            let _ = write!(text, "{separator}{part}");
-            source = part.source();
-        }
+    let mut text = format!("{host} {what}");
+    let mut source = Some(error);
+    while let Some(part) = source {
+        let _ = write!(text, ": {part}");
+        source = part.source();
     }
     cut(text)
 }

@@ -17,31 +17,37 @@
 //! and in memory: of an answer's body [`MAX_RESPONSE`] bytes are read, so that the connection can be used again, and a
 //! longer one costs the connection.
 
+mod connection;
 mod failure;
 pub mod standard_webhooks;
 
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
-use reqwest::redirect::Policy;
-use reqwest::{Client, Method, Request, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use hyper::{Method, Request, Response, Uri};
+use percent_encoding::percent_decode_str;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::BuilderVerifierExt;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
+use url::{Position, Url};
 
 pub use failure::{retry_after, status_fault};
 
 use super::cloudevent::{Attributes, JSON};
 use super::{Delivery, Failure, Outcome, Relay};
 use crate::config::{HttpSink, RelayUrl};
+use connection::Connections;
 use standard_webhooks::Signer;
 
 /// How much of an answer's body is read, in bytes.
 pub const MAX_RESPONSE: usize = 64 * 1024;
-
-/// How long an unused connection is kept: less than most servers do, so that they seldom close it under a request.
-const IDLE: Duration = Duration::from_secs(30);
 
 /// Headers that a delivery has besides those that are the same for every event, at most.
 const OWN_HEADERS: usize = 20;
@@ -50,12 +56,13 @@ const FIN_SIGNATURE: HeaderName = HeaderName::from_static("x-fin-agent-api-webho
 const ATTEMPT: HeaderName = HeaderName::from_static("finhook-attempt");
 const REPLAY: HeaderName = HeaderName::from_static("finhook-replay");
 
-/// Posts events to one URL. Cheap to share; it keeps a pool of connections.
-#[derive(Debug)]
+/// Posts events to one URL, over connections that it keeps.
 pub struct HttpRelay {
-    client: Client,
+    connections: Connections,
     /// Without credentials.
     url: RelayUrl,
+    /// Its path and query.
+    path: Uri,
     timeout: Duration,
     /// The same for every event.
     headers: HeaderMap,
@@ -66,38 +73,31 @@ impl HttpRelay {
     /// Prepares the client; connects to nothing.
     ///
     /// # Errors
-    /// What is wrong with a header, the signing secret, or the system's root certificates.
+    /// What is wrong with the URL, a header, the signing secret, or the system's root certificates.
     pub fn new(config: &HttpSink) -> Result<Self, String> {
+        let mut url = config.url.0.clone();
+        let uri = |part: &str| part.parse::<Uri>().map_err(|error| format!("the URL can't be sent in HTTP: {error}"));
+        let path = uri(&url[Position::BeforePath..Position::AfterQuery])?;
         let mut headers = configured(&config.headers)?;
+        let host = HeaderValue::from_str(&url[Position::BeforeHost..Position::AfterPort]);
+        headers.insert(HOST, host.map_err(|error| format!("the URL's host can't be sent in HTTP: {error}"))?);
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("finhook/", env!("CARGO_PKG_VERSION"))));
-        let signer = config.signing_secret.as_ref().map(|secret| Signer::parse(secret.expose_secret()));
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls(config.url.0.scheme())?)
-            .http1_only()
-            .no_proxy()
-            .redirect(Policy::none())
-            .connect_timeout(config.timeout / 2)
-            .pool_max_idle_per_host(config.concurrency)
-            .pool_idle_timeout(IDLE)
-            .tcp_nodelay(true)
-            .build()
-            .map_err(|e| format!("cannot prepare the HTTP client: {}", failure::describe(e, &config.url.0)))?;
-        // Credentials in the URL become a header, as in every client; a configured one wins.
-        let plain = client.post(config.url.0.clone()).build().map_err(|e| failure::describe(e, &config.url.0))?;
-        if let Some(credentials) = plain.headers().get(AUTHORIZATION) {
-            headers.entry(AUTHORIZATION).or_insert_with(|| credentials.clone());
+        // A configured header wins.
+        if let Some(credentials) = basic_auth(&url) {
+            headers.entry(AUTHORIZATION).or_insert(credentials);
         }
-        let url = RelayUrl(plain.url().clone());
-        Ok(Self { client, url, timeout: config.timeout, headers, signer: signer.transpose()? })
+        // Refused only for URLs without a host, which these aren't.
+        let _ = (url.set_username(""), url.set_password(None));
+        let server = uri(&url[..Position::AfterPort])?;
+        let connections = Connections::new(server, tls(url.scheme())?, config.timeout / 2);
+        let signer = config.signing_secret.as_ref().map(|secret| Signer::parse(secret.expose_secret())).transpose()?;
+        Ok(Self { connections, url: RelayUrl(url), path, timeout: config.timeout, headers, signer })
     }
 
-    fn request(&self, delivery: &Delivery, now: SystemTime) -> Request {
+    fn request(&self, delivery: &Delivery, now: SystemTime) -> Request<Full<Bytes>> {
         let event = &delivery.stored.event;
-        let mut request = Request::new(Method::POST, self.url.0.clone());
-        *request.body_mut() = Some(event.body.clone().into());
-        let headers = request.headers_mut();
         // A clone has no room for more: it would grow, and be hashed anew, several times.
-        headers.reserve(self.headers.len() + OWN_HEADERS);
+        let mut headers = HeaderMap::with_capacity(self.headers.len() + OWN_HEADERS);
         headers.extend(self.headers.clone());
         let content_type = event.content_type.as_deref().and_then(|value| HeaderValue::from_str(value).ok());
         headers.insert(CONTENT_TYPE, content_type.unwrap_or(HeaderValue::from_static(JSON)));
@@ -115,34 +115,69 @@ impl HttpRelay {
             headers.insert(REPLAY, replay);
         }
         if let Some(signer) = &self.signer {
-            signer.sign(headers, event.id, now, &event.body);
+            signer.sign(&mut headers, event.id, now, &event.body);
         }
+        let mut request = Request::new(Full::new(event.body.clone()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.path.clone();
+        *request.headers_mut() = headers;
         request
     }
 }
 
 impl Relay for HttpRelay {
     async fn deliver(&self, delivery: Delivery) -> Outcome {
-        let deadline = Instant::now() + self.timeout;
-        let response = match timeout_at(deadline, self.client.execute(self.request(&delivery, SystemTime::now()))).await
-        {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Outcome::Failed(failure::from_error(error, &self.url.0, self.timeout)),
-            Err(_) => return Outcome::Failed(failure::timed_out(self.timeout)),
+        let request = self.request(&delivery, SystemTime::now());
+        let mut outcome = None;
+        let attempt = async {
+            let (answer, mut connection) = self.connections.send(request).await?;
+            outcome = Some(judge(&answer));
+            // The answer is known; what is left is only to make the connection fit for the next request.
+            if connection.read_out(answer.into_body(), MAX_RESPONSE).await {
+                self.connections.keep(connection);
+            }
+            Ok(())
         };
-        let status = response.status();
-        let outcome = match status_fault(status) {
-            None => Outcome::Delivered,
-            Some(fault) => Outcome::Failed(Failure {
-                fault,
-                retry_after: failure::retry_after_header(response.headers(), SystemTime::now()),
-                error: failure::describe_status(status),
-            }),
-        };
-        // The answer is known; what is left is only to make the connection fit for the next request.
-        let _ = timeout_at(deadline, drain(response)).await;
-        outcome
+        let ended = timeout(self.timeout, attempt).await;
+        outcome.unwrap_or_else(|| {
+            Outcome::Failed(match ended {
+                Ok(Err(broken)) => failure::from_broken(&broken, &self.url.0, self.timeout),
+                _ => failure::timed_out(self.timeout),
+            })
+        })
     }
+}
+
+/// What an answer's head says of the delivery.
+fn judge(answer: &Response<Incoming>) -> Outcome {
+    match status_fault(answer.status()) {
+        None => Outcome::Delivered,
+        Some(fault) => Outcome::Failed(Failure {
+            fault,
+            retry_after: failure::retry_after_header(answer.headers(), SystemTime::now()),
+            error: failure::describe_status(answer.status()),
+        }),
+    }
+}
+
+/// Headers may hold secrets, and so may the path and the query.
+impl fmt::Debug for HttpRelay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpRelay").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+/// The header for credentials in a URL.
+fn basic_auth(url: &Url) -> Option<HeaderValue> {
+    if url.username().is_empty() && url.password().is_none() {
+        return None;
+    }
+    let mut plain: Vec<u8> = percent_decode_str(url.username()).collect();
+    plain.push(b':');
+    plain.extend(percent_decode_str(url.password().unwrap_or_default()));
+    let mut value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(plain))).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 /// The configured headers, with values that show in no output. The configuration has refused names that finhook sets
@@ -157,17 +192,6 @@ fn configured(headers: &[(String, SecretString)]) -> Result<HeaderMap, String> {
         map.insert(parsed, value);
     }
     Ok(map)
-}
-
-/// Reads the body to its end, or gives up at the bound; dropping an unread response closes its connection.
-async fn drain(mut response: Response) {
-    let mut read = 0;
-    while let Ok(Some(chunk)) = response.chunk().await {
-        read += chunk.len();
-        if read > MAX_RESPONSE {
-            return;
-        }
-    }
 }
 
 /// TLS by rustls and ring, trusting what the system trusts (`SSL_CERT_FILE` and `SSL_CERT_DIR` are heeded). A plain
