@@ -3,7 +3,7 @@
 //! This is the path to a 200, in one place.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
@@ -16,7 +16,7 @@ use crate::event::parse::NotAnEvent;
 use crate::event::{Event, Kind};
 use crate::journal::{AppendError, Appended, Journal};
 use crate::metrics::EndpointMetrics;
-use crate::source::{Answer, Intake, Refusal};
+use crate::source::{Answer, Intake, Refusal, Seldom};
 use crate::verify::{ClientSecret, Keyring, Signature, TestSignature};
 
 /// One endpoint: whose signatures it accepts, and how its requests are counted.
@@ -30,12 +30,9 @@ pub struct Endpoint {
     pub client_secret: Option<ClientSecret>,
     /// Its counters.
     pub metrics: EndpointMetrics,
-    /// Well-formed signatures that none of the secrets made, since that was last said, and when it was.
-    pub mismatches: Mutex<(u64, Option<Instant>)>,
+    /// Well-formed signatures that none of the secrets made.
+    pub mismatches: Mutex<Seldom>,
 }
-
-/// How often an endpoint's mismatches are said, at most: strangers make them, and could fill the log.
-const SAY_EVERY: Duration = Duration::from_secs(60);
 
 /// What a head claims about its body.
 #[derive(Debug)]
@@ -85,7 +82,10 @@ impl Intake for Receiver {
     }
 
     fn take(&self, endpoint: usize, claim: Claim, body: Bytes) -> impl Future<Output = Answer> + Send {
-        let taken = self.event(&self.endpoints[endpoint], claim, body).map(|event| self.store(endpoint, event));
+        let endpoint = &self.endpoints[endpoint];
+        let taken = self
+            .event(endpoint, claim, body)
+            .map(|event| store(&self.journal, &endpoint.name, &endpoint.metrics, event));
         async move {
             match taken {
                 Ok(stored) => stored.await,
@@ -109,28 +109,20 @@ impl Receiver {
         let sent = Some(signature.into_sent());
         Ok(Event::receive(verified, endpoint.name.clone(), now_ms(), self.dedupe_window_ms, content_type, sent))
     }
-
-    fn store(&self, endpoint: usize, event: Event) -> impl Future<Output = Answer> + Send {
-        let Endpoint { name, metrics, .. } = &self.endpoints[endpoint];
-        store(&self.journal, name, metrics, event)
-    }
 }
 
 impl Endpoint {
     /// A body was not signed with any of the secrets. After a wrong rotation that is every event, so an operator must see it.
     fn mismatch(&self) -> Answer {
         let mut mismatches = self.mismatches.lock().unwrap_or_else(PoisonError::into_inner);
-        let (count, said) = &mut *mismatches;
-        *count += 1;
-        if said.is_none_or(|said| said.elapsed() >= SAY_EVERY) {
+        if let Some(times) = mismatches.happened() {
             tracing::warn!(
                 endpoint = &*self.name,
-                count,
+                times,
                 "signatures that none of this endpoint's secrets made: answered with 401. If these are Intercom's, compare \
                  signing_secrets with what its settings page shows; if not, somebody tries to forge events. Said once a minute \
                  at most"
             );
-            *mismatches = (0, Some(Instant::now()));
         }
         Answer::Refused(Refusal::Unauthenticated)
     }

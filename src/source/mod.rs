@@ -1,7 +1,10 @@
 //! How bytes come in.
 
 pub mod http;
+mod seldom;
 pub mod sse;
+
+pub use seldom::Seldom;
 
 use axum::http::HeaderMap;
 use bytes::Bytes;

@@ -60,7 +60,7 @@ use self::request::{Endpoint, Origin, Service};
 use self::slots::{Conn, Quiet, Slots};
 use crate::config;
 use crate::metrics::Metrics;
-use crate::source::Intake;
+use crate::source::{Intake, Seldom};
 
 /// Connections that the kernel keeps for the accept loop (it may be configured to keep fewer).
 const BACKLOG: u32 = 4096;
@@ -136,8 +136,8 @@ impl<I: Intake> Listener<I> {
                     Ok((stream, _)) => connections.admit(stream),
                     Err(error) if is_the_clients(&error) => {}
                     Err(error) => {
-                        if failing.is_due() {
-                            tracing::error!(%error, "can't accept connections; raise the limit of open files (ulimit -n) \
+                        if let Some(times) = failing.happened() {
+                            tracing::error!(%error, times, "can't accept connections; raise the limit of open files (ulimit -n) \
                                 or lower server.max_connections. Trying again");
                         }
                         connections.make_room();
@@ -161,21 +161,6 @@ impl<I: Intake> Listener<I> {
 fn is_the_clients(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
-}
-
-/// Lets something be logged at most once a minute: strangers make it happen, and could fill the log with it.
-#[derive(Debug, Default)]
-struct Seldom(Option<Instant>);
-
-impl Seldom {
-    fn is_due(&mut self) -> bool {
-        let now = Instant::now();
-        let due = self.0.is_none_or(|last| now - last >= Duration::from_secs(60));
-        if due {
-            self.0 = Some(now);
-        }
-        due
-    }
 }
 
 /// The open connections, owned by the accept loop.
@@ -249,8 +234,9 @@ impl<I: Intake> Connections<I> {
 
     /// Says that the cap is reached.
     fn full(&mut self) {
-        if self.said_full.is_due() {
+        if let Some(times) = self.said_full.happened() {
             tracing::warn!(
+                times,
                 max_connections = self.handles.len(),
                 "all connections are in use: each new one takes the place of that which is longest without a request. If \
                  these are genuine clients, raise server.max_connections; if not, limit connections an address in front"
