@@ -148,8 +148,7 @@ impl<R: Relay> Run<R> {
         }
         self.read_again = None;
         loop {
-            let allowed = self.judge.health.allowance(self.settings.concurrency, Instant::now());
-            if self.lanes.in_flight() >= allowed {
+            if self.is_full() {
                 break;
             }
             self.turn = !self.turn;
@@ -170,6 +169,10 @@ impl<R: Relay> Run<R> {
                 tracing::error!(sink = self.worker.state.name, %error, "{}", super::UNREADABLE);
                 self.worker.status.set_error(error.to_string().into());
                 self.read_again = Some(Instant::now() + JOURNAL_RETRY);
+                break;
+            }
+            // During a read outcomes come in, and what is ready is started.
+            if self.is_full() {
                 break;
             }
             if let Some(attempt) = self.lanes.start() {
@@ -220,11 +223,16 @@ impl<R: Relay> Run<R> {
 
     /// Starts what is in memory, as far as slots are free.
     fn start_ready(&mut self) {
-        while self.lanes.in_flight() < self.judge.health.allowance(self.settings.concurrency, Instant::now())
+        while !self.is_full()
             && let Some(attempt) = self.lanes.start()
         {
             self.spawn(attempt);
         }
+    }
+
+    /// As many attempts are under way as may be: the sink's `concurrency`, less while it is probed.
+    fn is_full(&mut self) -> bool {
+        self.lanes.in_flight() >= self.judge.health.allowance(self.settings.concurrency, Instant::now())
     }
 
     async fn load_due(&mut self, limit: usize) -> Result<(), ReadError> {
@@ -288,6 +296,7 @@ impl<R: Relay> Run<R> {
     }
 
     fn spawn(&mut self, attempt: Attempt) {
+        debug_assert!(self.lanes.in_flight() <= self.settings.concurrency);
         let relay = self.relay.clone();
         self.attempts.spawn(async move {
             let delivery = Delivery {

@@ -208,6 +208,27 @@ async fn what_was_waiting_is_delivered_after_a_restart_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_that_is_read_from_disk_keeps_to_the_sinks_concurrency() {
+    const EVENTS: usize = 3000;
+    let receiver = Receiver::start().await;
+    // Slow enough for some to be ready while a read is under way, in which others end.
+    receiver.answer_all(Answer::status(200).after(Duration::from_millis(5)));
+    let app = TestApp::start("").await;
+    for hundred in 0..EVENTS / 100 {
+        let accept = async |number: usize| app.accept(&event("fin_replied", &format!("c{number}"), 1)).await;
+        futures_util::future::join_all((hundred * 100..hundred * 100 + 100).map(accept)).await;
+    }
+    let dir = app.stop().await;
+
+    let relay = relay(&receiver.url()).replace("concurrency = 4", "concurrency = 32\nfrom = \"start\"");
+    let app = TestApp::start_in(dir, &relay).await;
+    receiver.wait_for(EVENTS).await;
+    let most = receiver.most_in_flight();
+    assert!((2..=32).contains(&most), "{most} in flight at once, with a concurrency of 32");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sink_that_hangs_delays_no_other_sink() {
     let receiver = Receiver::start().await;
     receiver.answer_all(Answer::Hang);

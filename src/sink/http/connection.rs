@@ -39,7 +39,7 @@ const IDLE: Duration = Duration::from_secs(30);
 pub(super) enum Broken {
     /// No connection: no name, nobody there, no TLS.
     Connect(Box<dyn Error + Send + Sync>),
-    /// No connection in time.
+    /// No connection in time, TLS included.
     Late,
     /// A connection that broke, or an answer that isn't HTTP.
     Exchange(hyper::Error),
@@ -81,6 +81,8 @@ impl Connections {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
+        // Shared out among a name's addresses, so that one that is dead does not use it all up.
+        tcp.set_connect_timeout(Some(patience));
         Self { connector: HttpsConnector::from((tcp, tls)), target, patience, idle: IDLE, unused: Arc::default() }
     }
 

@@ -70,11 +70,13 @@ pub(super) fn timed_out(timeout: Duration) -> Failure {
 
 /// An attempt that ended without an answer.
 pub(super) fn from_broken(broken: &Broken, url: &Url, timeout: Duration) -> Failure {
+    let late = || {
+        let limit = humantime::format_duration(timeout / 2);
+        failure(Fault::Unreachable, format!("no connection to {} within {limit}", host(url)))
+    };
     match broken {
-        Broken::Late => {
-            let limit = humantime::format_duration(timeout / 2);
-            failure(Fault::Unreachable, format!("no connection to {} within {limit}", host(url)))
-        }
+        Broken::Late => late(),
+        Broken::Connect(error) if io_error(&**error) == Some(io::ErrorKind::TimedOut) => late(),
         Broken::Connect(error) => failure(Fault::Unreachable, describe(&**error, url, "could not be reached")),
         Broken::Exchange(error) => {
             let unreachable = find::<rustls::Error>(error).is_some();
@@ -90,7 +92,7 @@ fn describe(error: &(dyn Error + 'static), url: &Url, what: &str) -> String {
         return cut(describe_tls(tls, url));
     }
     let host = host(url);
-    match find::<io::Error>(error).map(io::Error::kind) {
+    match io_error(error) {
         Some(io::ErrorKind::ConnectionRefused) => return format!("connection refused by {host}"),
         Some(io::ErrorKind::ConnectionReset) => return format!("connection reset by {host} before it answered"),
         _ => {}
@@ -140,6 +142,10 @@ fn describe_tls(error: &rustls::Error, url: &Url) -> String {
 fn host(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port_or_known_default().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+fn io_error(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
+    find::<io::Error>(error).map(io::Error::kind)
 }
 
 /// The first error of a type among the causes, also where an I/O error wraps it.
