@@ -18,7 +18,6 @@
 //!
 //! Sources: CloudEvents 1.0.2, its JSON event format and its HTTP protocol binding.
 
-use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use hyper::header::HeaderName;
@@ -103,28 +102,20 @@ impl<'a> Attributes<'a> {
     }
 
     /// The `ce-` headers, with values encoded as the HTTP binding says, so visible ASCII only.
-    pub fn headers(self) -> impl Iterator<Item = (HeaderName, String)> + use<'a> {
+    pub fn headers(&self) -> impl Iterator<Item = (HeaderName, String)> + use<'_> {
         [
-            (SPECVERSION, Some(self.specversion.into())),
-            (ID, Some(self.id.into())),
-            (SOURCE, Some(self.source.into())),
-            (TYPE, Some(self.kind.into())),
-            (SUBJECT, self.subject.map(Cow::from)),
-            (TIME, self.time.map(Cow::from)),
-            (USERID, self.userid.map(Cow::from)),
-            (FINSTATUS, self.finstatus.map(Cow::from)),
-            (RECEIVEDTIME, self.receivedtime.map(Cow::from)),
+            (SPECVERSION, Some(self.specversion)),
+            (ID, Some(&*self.id)),
+            (SOURCE, Some(&*self.source)),
+            (TYPE, Some(&*self.kind)),
+            (SUBJECT, self.subject),
+            (TIME, self.time),
+            (USERID, self.userid),
+            (FINSTATUS, self.finstatus),
+            (RECEIVEDTIME, self.receivedtime.as_deref()),
         ]
         .into_iter()
-        .filter_map(|(name, value)| Some((name, encoded(value?))))
-    }
-}
-
-fn encoded(value: Cow<'_, str>) -> String {
-    match utf8_percent_encode(&value, HEADER_VALUE).into() {
-        Cow::Owned(encoded) => encoded,
-        // There was nothing to encode.
-        Cow::Borrowed(_) => value.into_owned(),
+        .filter_map(|(name, value)| Some((name, utf8_percent_encode(value?, HEADER_VALUE).to_string())))
     }
 }
 

@@ -63,6 +63,15 @@ fn a_line_is_the_cloudevent_of_the_contract() {
 }
 
 #[test]
+fn a_value_of_nothing_but_one_encoded_character_is_encoded() {
+    for (value, encoded) in [("\"", "%22"), ("%", "%25"), (" ", "%20"), ("é", "%C3%A9")] {
+        let mut event = event("{}");
+        event.fields.conversation_id = Some(value.into());
+        assert_eq!(headers(&event)["ce-subject"], encoded);
+    }
+}
+
+#[test]
 fn headers_are_those_of_the_contract() {
     let expected = BTreeMap::from([
         ("ce-specversion", "1.0"),
