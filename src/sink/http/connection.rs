@@ -218,7 +218,6 @@ async fn reap(unused: Weak<Mutex<Unused>>, idle: Duration) {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use rustls::RootCertStore;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
@@ -229,12 +228,7 @@ mod tests {
     async fn listener() -> (TcpListener, Connections) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-        let tls = ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(RootCertStore::empty())
-            .with_no_client_auth();
-        (listener, Connections::new(target, tls, Duration::from_secs(5)))
+        (listener, Connections::new(target, crate::sink::http::tls("http").unwrap(), Duration::from_secs(5)))
     }
 
     async fn exchange(connections: &Connections) {
