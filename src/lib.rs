@@ -4,10 +4,10 @@
 //! The modules stand in the order in which an event meets them:
 //!
 //! ```text
-//! source ──► verify ──► event ──► journal ──► dispatch ──► sink
+//! receive ──► verify ──► event ──► journal ──► dispatch ──► sink
 //! ```
 //!
-//! - [`source`]: how bytes come in; the public HTTP listener and its limits.
+//! - [`receive`], [`subscribe`]: how bytes come in, by webhook and by event stream. [`serve`] is the accept loop below.
 //! - [`verify`]: the proof that the bytes are authentic. Only [`verify::Verified`] bytes can become an event.
 //! - [`event`]: what the bytes say: names, ids, times, and the content-derived id.
 //! - [`journal`]: the durable store; an event is acknowledged once it is in there.
@@ -19,6 +19,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod body;
 pub mod cli;
 pub mod config;
 pub mod dispatch;
@@ -30,7 +31,8 @@ pub mod journal;
 pub mod live;
 pub mod metrics;
 pub mod outbound;
+pub mod receive;
 pub mod serve;
 pub mod sink;
-pub mod source;
+pub mod subscribe;
 pub mod verify;

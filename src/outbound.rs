@@ -1,8 +1,7 @@
-//! What every HTTP client of finhook's own has in common: rustls with ring, no proxy, no redirects, HTTP/1.1, and
-//! bounded answers.
+//! What every HTTP client of finhook's own has in common: rustls with ring, no proxy, no redirects, HTTP/1.1.
+//! Their answers are read by [`body::read`](crate::body::read), which bounds them.
 
-use bytes::Bytes;
-use reqwest::{Client, ClientBuilder, Response, redirect};
+use reqwest::{Client, ClientBuilder, redirect};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::BuilderVerifierExt;
 
@@ -29,30 +28,4 @@ pub fn client() -> Result<ClientBuilder, rustls::Error> {
         .no_proxy()
         .redirect(redirect::Policy::none())
         .user_agent(concat!("finhook/", env!("CARGO_PKG_VERSION"))))
-}
-
-/// Why a body could not be read whole.
-#[derive(Debug, thiserror::Error)]
-pub enum BodyError {
-    /// More bytes than were allowed.
-    #[error("the answer is larger than {0} bytes")]
-    TooLarge(usize),
-    /// It broke off or took too long.
-    #[error(transparent)]
-    Read(#[from] reqwest::Error),
-}
-
-/// Reads a whole body of at most `most` bytes.
-///
-/// # Errors
-/// When it is larger, or can't be read.
-pub async fn body(mut response: Response, most: usize) -> Result<Bytes, BodyError> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        if body.len() + chunk.len() > most {
-            return Err(BodyError::TooLarge(most));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body.into())
 }

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use finhook::config;
 use finhook::event::Event;
 use finhook::metrics::Metrics;
-use finhook::source::http::Listener;
-use finhook::source::{Answer, Intake, Refusal};
+use finhook::receive::{self, Answer, Intake, Refusal};
+use finhook::serve::{Limits, Server};
 use finhook::verify::{Keyring, Signature};
 
 use super::events::SECRET;
@@ -60,9 +60,10 @@ pub(crate) fn serve() -> super::Result<()> {
             drain_timeout: Duration::from_secs(8),
         };
         let intake = Forgetful { keyring: Keyring::new(&[SECRET.into()]), name: "fin".into() };
-        let listener = Listener::bind(&limits, &[("fin", PATH)], Arc::new(intake), Arc::new(Metrics::new()))?;
-        println!("{}", listener.local_addr());
-        listener.run(std::future::pending()).await;
+        let router = receive::router(&limits, &[("fin", PATH)], Arc::new(intake), &Arc::new(Metrics::new()));
+        let server = Server::bind(limits.bind, Limits::from(&limits))?;
+        println!("{}", server.addr());
+        server.run(router, std::future::pending()).await;
         Ok(())
     })
 }

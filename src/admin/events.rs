@@ -15,10 +15,10 @@ use uuid::Uuid;
 
 use super::Api;
 use super::filters::{self, Asked, Chosen, ListQuery, Selection};
-use super::problem::Problem;
 use crate::dispatch::Command;
 use crate::journal::query::{self, DeliveryState, EventState, Filter, Found, Listed, Order, Resolved};
 use crate::journal::{purge, replay};
+use crate::serve::Problem;
 
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;

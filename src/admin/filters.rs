@@ -12,10 +12,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::problem::Problem;
 use crate::dispatch::now_ms;
 use crate::event::identity::unix_ms;
 use crate::journal::query::{DeliveryState, EventState, Filter};
+use crate::serve::Problem;
 
 /// Largest body that the API takes.
 const MAX_BODY_BYTES: usize = 128 * 1024;

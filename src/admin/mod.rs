@@ -4,11 +4,10 @@
 //! reads through a connection of its own, and changes nothing but through the journal's writer, in bounded steps.
 
 mod events;
+mod failures;
 mod filters;
-mod guard;
 mod health;
 mod openapi;
-mod problem;
 mod sinks;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,14 +32,12 @@ use crate::journal::query::Wants;
 use crate::journal::{Journal, OpenError, Reader};
 use crate::live::{self, Live};
 use crate::metrics::{self, Metrics};
-use crate::serve::Server;
-use guard::Guard;
-use problem::Problem;
+use crate::serve::guard::{self, Guard, Hosts};
+use crate::serve::{Limits, Problem, Server};
 
 pub use events::{DeliveryItem, EventDetail, EventItem, EventPage, Purged, Replayed};
 pub use filters::{ListQuery, Selection, State as AnyState};
 pub use health::{Readiness, Stage};
-pub use problem::Problem as ApiProblem;
 pub use sinks::{Forgotten, Mode, Retried, SinkItem, SinkList};
 
 /// How long to wait until a worker has heard a command. One that writes to a full disk or a closed pipe may not.
@@ -175,9 +172,10 @@ impl Listener {
     ///
     /// # Errors
     /// The address can't be bound.
-    pub async fn bind(config: &config::Admin, readiness: Readiness, live: Live, api: Api) -> std::io::Result<Self> {
-        let server = Server::bind(config.bind).await?;
-        let guard = Arc::new(Guard::new(config.token.as_ref()));
+    pub fn bind(config: &config::Admin, readiness: Readiness, live: Live, api: Api) -> std::io::Result<Self> {
+        let server = Server::bind(config.bind, Limits::for_operators(DRAIN))?;
+        let unauthorized = "present admin.token as Authorization: Bearer …";
+        let guard = Arc::new(Guard::new(config.token.as_ref(), Hosts::WithoutDot, unauthorized));
         Ok(Self { server, guard, readiness, live, api: Arc::new(api) })
     }
 
@@ -212,7 +210,7 @@ impl Listener {
             .nest("/api/v1", api)
             .fallback(not_found)
             .layer(CatchPanicLayer::custom(|_| Problem::internal().into_response()));
-        self.server.run(router, shutdown, DRAIN).await;
+        self.server.run(router, shutdown).await;
     }
 }
 

@@ -5,7 +5,8 @@ use axum::response::IntoResponse;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{events, filters, problem, sinks};
+use super::{events, filters, sinks};
+use crate::serve::Problem;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -20,7 +21,7 @@ use super::{events, filters, problem, sinks};
         events::list, events::show, events::replay, events::purge,
         sinks::list, sinks::pause, sinks::resume, sinks::retry_dead, sinks::forget,
     ),
-    components(schemas(problem::Problem, filters::Selection)),
+    components(schemas(Problem, filters::Selection)),
     security((), ("token" = [])),
     modifiers(&Token),
 )]
@@ -83,7 +84,7 @@ struct StreamQuery {
 /// a file sink would write. Chunks of replies that are being written come live only, without `id`.
 #[utoipa::path(get, path = "/api/v1/stream", tag = "stream", params(StreamQuery), responses(
     (status = 200, description = "A stream without an end", content_type = "text/event-stream", body = String),
-    (status = 400, description = "A filter is wrong", body = problem::Problem, content_type = "application/problem+json"),
+    (status = 400, description = "A filter is wrong", body = Problem, content_type = "application/problem+json"),
 ))]
 #[expect(dead_code, reason = "describes crate::live::stream")]
 fn stream() {}

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Api;
-use super::problem::Problem;
 use crate::dispatch::{Command, now_ms};
 use crate::journal::query::SinkReport;
+use crate::serve::Problem;
 
 /// What a sink is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]

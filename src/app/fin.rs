@@ -3,13 +3,11 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::intake::store;
-use crate::config;
+use crate::config::{self, Config};
 use crate::dispatch::{Phase, now_ms};
 use crate::event::Event;
 use crate::fin::REPLY_CHUNK;
@@ -17,8 +15,8 @@ use crate::gateway::Gateway;
 use crate::journal::Journal;
 use crate::live::{Chunk, Hub, Live};
 use crate::metrics::{EndpointMetrics, Metrics};
-use crate::source::Answer;
-use crate::source::sse::{self, Feed, Subscriber};
+use crate::receive::{Answer, store};
+use crate::subscribe::{self, Feed, Subscriber};
 use crate::verify::Verified;
 
 /// The gateway and the subscriber, bound but not yet serving.
@@ -30,9 +28,9 @@ pub(super) struct FinSide {
 
 impl FinSide {
     /// Binds the gateway's listener.
-    pub(super) async fn bind(
+    pub(super) fn bind(
         settings: &config::Gateway,
-        dedupe_window: Duration,
+        config: &Config,
         journal: &Journal,
         live: &Live,
         metrics: &Arc<Metrics>,
@@ -43,12 +41,13 @@ impl FinSide {
             metrics: Arc::clone(metrics),
             journal: journal.clone(),
             hub: live.hub(),
-            dedupe_window_ms: i64::try_from(dedupe_window.as_millis()).unwrap_or(i64::MAX),
+            dedupe_window_ms: i64::try_from(config.journal.dedupe_window.as_millis()).unwrap_or(i64::MAX),
         };
         let app = settings.app_id.as_deref();
         let (subscriptions, subscriber) =
-            sse::subscriber(&settings.sse_hosts, app, Arc::new(subscribed), Arc::clone(metrics))?;
-        Ok(Self { gateway: Gateway::bind(settings, subscriptions, live.clone()).await?, subscriber })
+            subscribe::subscriber(&settings.sse_hosts, app, Arc::new(subscribed), Arc::clone(metrics))?;
+        let gateway = Gateway::bind(settings, subscriptions, live.clone(), config.server.drain_timeout)?;
+        Ok(Self { gateway, subscriber })
     }
 
     /// The gateway's bound address.
@@ -56,13 +55,13 @@ impl FinSide {
         self.gateway.addr()
     }
 
-    /// Serves until draining begins; then calls of Fin have `drain` to be answered.
-    pub(super) async fn run(self, phases: watch::Receiver<Phase>, drain: Duration) {
+    /// Serves until draining begins.
+    pub(super) async fn run(self, phases: watch::Receiver<Phase>) {
         let draining = |mut phases: watch::Receiver<Phase>| async move {
             // An error means that the sender is gone: the process is ending.
             let _ = phases.wait_for(|phase| *phase >= Phase::Draining).await;
         };
-        tokio::join!(self.gateway.run(draining(phases.clone()), drain), self.subscriber.run(draining(phases)));
+        tokio::join!(self.gateway.run(draining(phases.clone())), self.subscriber.run(draining(phases)));
     }
 }
 

@@ -11,13 +11,13 @@
 
 mod fin;
 mod front;
-pub mod intake;
 mod sinks;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -28,11 +28,11 @@ use crate::journal::retention::Retention;
 use crate::journal::{self, Journal};
 use crate::live::Live;
 use crate::metrics::Metrics;
-use crate::source::http::Listener;
+use crate::receive::{self, Endpoint, Receiver};
+use crate::serve::{Limits, Server};
 use crate::verify::{ClientSecret, Keyring, rotation};
 use fin::FinSide;
 use front::Front;
-use intake::{Endpoint, Receiver};
 
 /// How long each step after the drain time may take: all of them, and with them the whole end, stay below the ten seconds
 /// after which a container is killed.
@@ -87,7 +87,8 @@ pub struct App {
     journal: Journal,
     journal_running: journal::Running,
     readiness: Readiness,
-    listener: Listener<Receiver>,
+    server: Server,
+    router: Router,
     admin: admin::Listener,
     live: Live,
     fin: Option<FinSide>,
@@ -142,20 +143,23 @@ impl App {
         let receiver = Receiver::new(endpoints, journal.clone(), config.journal.dedupe_window);
         let paths: Vec<(&str, &str)> =
             config.endpoints.iter().map(|(name, endpoint)| (name.as_str(), endpoint.path.as_str())).collect();
-        let listener = {
+        let router = receive::router(&config.server, &paths, Arc::new(receiver), &metrics);
+        let server = {
             let _it_runs_in = front.enter();
-            Listener::bind(&config.server, &paths, Arc::new(receiver), metrics.clone())
-                .map_err(|error| Error::Bind { key: "server.bind", addr: config.server.bind, error })?
+            Server::bind(config.server.bind, Limits::from(&config.server)).map_err(|error| Error::Bind {
+                key: "server.bind",
+                addr: config.server.bind,
+                error,
+            })?
         };
         let live = Live::new(&journal, metrics.clone())?;
         let readiness = Readiness::new(journal.clone());
         let api = admin::Api::new(&config, metrics.clone(), journal.clone(), sinks)?;
         let admin = admin::Listener::bind(&config.admin, readiness.clone(), live.clone(), api)
-            .await
             .map_err(|error| Error::Bind { key: "admin.bind", addr: config.admin.bind, error })?;
         let fin = match &config.gateway {
             Some(settings) => {
-                let bound = FinSide::bind(settings, config.journal.dedupe_window, &journal, &live, &metrics).await;
+                let bound = FinSide::bind(settings, &config, &journal, &live, &metrics);
                 Some(bound.map_err(|error| Error::Bind { key: "gateway.bind", addr: settings.bind, error })?)
             }
             None => None,
@@ -167,7 +171,8 @@ impl App {
             journal,
             journal_running: running,
             readiness,
-            listener,
+            server,
+            router,
             admin,
             live,
             fin,
@@ -180,7 +185,7 @@ impl App {
     /// The bound address of the public listener.
     #[must_use]
     pub fn public_addr(&self) -> SocketAddr {
-        self.listener.local_addr()
+        self.server.addr()
     }
 
     /// The bound address of the admin listener.
@@ -208,17 +213,17 @@ impl App {
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let drain_timeout = self.config.server.drain_timeout;
         let mut phases = self.phase.subscribe();
-        tracing::info!(public = %self.listener.local_addr(), admin = %self.admin.local_addr(), "listening");
+        tracing::info!(public = %self.server.addr(), admin = %self.admin.local_addr(), "listening");
         let (admin_stop, admin_stopped) = tokio::sync::oneshot::channel::<()>();
         let mut admin = tokio::spawn(self.admin.run(async move { drop(admin_stopped.await) }));
-        let mut listener = self.front.handle().spawn(self.listener.run(async move {
+        let mut listener = self.front.handle().spawn(self.server.run(self.router, async move {
             // An error means that the sender is gone: the process is ending.
             let _ = phases.wait_for(|phase| *phase >= Phase::Draining).await;
         }));
         let mut fin = JoinSet::new();
         if let Some(side) = self.fin {
             tracing::info!(gateway = %side.addr(), "listening");
-            fin.spawn(side.run(self.phase.subscribe(), drain_timeout));
+            fin.spawn(side.run(self.phase.subscribe()));
         }
         self.readiness.set(Stage::Ready);
 

@@ -11,8 +11,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::{Failure, Global, client};
-use crate::admin::ApiProblem;
-use crate::outbound;
+use crate::serve::Problem;
 
 /// For a question; each page is bounded work.
 const ASK_TIMEOUT: Duration = Duration::from_secs(60);
@@ -106,20 +105,20 @@ impl Client {
         let hint = "is finhook running, with this admin.bind? --admin names another place";
         let answer = request.send().await.map_err(|e| client::explain(&e, &shown, hint))?;
         let status = answer.status().as_u16();
-        let body = outbound::body(answer, MAX_ANSWER_BYTES)
+        let body = crate::body::read(reqwest::Body::from(answer), MAX_ANSWER_BYTES)
             .await
             .map_err(|_| Failure::new(format!("the answer from {shown} broke off")))?;
         if status == 200 {
             return serde_json::from_slice(&body)
                 .map_err(|_| Failure::new(format!("{shown} is no finhook, or one of another version")));
         }
-        let problem = serde_json::from_slice::<ApiProblem>(&body).map(|problem| problem.detail);
+        let problem = serde_json::from_slice::<Problem>(&body).map(|problem| problem.detail);
         Err(Failure::new(match (status, problem) {
             (401, _) if self.token.is_none() => {
                 "the admin API wants a token: configure admin.token_file (or admin.token) here as for the running finhook".into()
             }
             (401, _) => "the admin API refuses this token: configure the one that the running finhook has (admin.token_file)".into(),
-            (_, Ok(detail)) => detail,
+            (_, Ok(detail)) => detail.into_owned(),
             (_, Err(_)) => format!("{shown} answers {status}"),
         }))
     }

@@ -23,7 +23,7 @@ pub(super) fn block_on<T>(calls: impl Future<Output = Result<T, Failure>>) -> Re
 
 /// An answer's body; empty when it is too large, or breaks off.
 pub(super) async fn body(answer: reqwest::Response) -> Vec<u8> {
-    outbound::body(answer, MAX_ANSWER_BYTES).await.map(Into::into).unwrap_or_default()
+    crate::body::read(reqwest::Body::from(answer), MAX_ANSWER_BYTES).await.map(Into::into).unwrap_or_default()
 }
 
 /// What went wrong with a call, for people.

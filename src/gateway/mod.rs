@@ -12,7 +12,6 @@
 //! - A path is passed on only if it is made of letters, digits, `_` and `-`: no dot segments, in whatever encoding.
 //! - Bodies are bounded in size both ways, and every wait is bounded in time.
 
-mod guard;
 mod pass;
 
 use std::io;
@@ -23,20 +22,22 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use bytes::Bytes;
 use serde::Deserialize;
 use tokio::time::timeout;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::body::{self, BodyError};
 use crate::config;
 use crate::live::{self, Live};
 use crate::outbound;
-use crate::serve::{Server, problem};
-use crate::source::sse::{Refused, Subscriptions};
-use guard::Guard;
+use crate::serve::guard::{self, Guard, Hosts};
+use crate::serve::{Limits, Problem, Server};
+use crate::subscribe::{Refused, Subscriptions};
 
 /// Largest body of a request, and of an answer of Fin's, in bytes.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
@@ -66,12 +67,17 @@ struct Shared {
 }
 
 impl Gateway {
-    /// Binds the listener.
+    /// Binds the listener. When it ends, calls of Fin have `drain` to be answered.
     ///
     /// # Errors
     /// The address can't be bound, or the client can't be set up.
-    pub async fn bind(settings: &config::Gateway, subscriptions: Subscriptions, live: Live) -> io::Result<Self> {
-        let server = Server::bind(settings.bind).await?;
+    pub fn bind(
+        settings: &config::Gateway,
+        subscriptions: Subscriptions,
+        live: Live,
+        drain: Duration,
+    ) -> io::Result<Self> {
+        let server = Server::bind(settings.bind, Limits::for_operators(drain))?;
         let builder = outbound::client().map_err(io::Error::other)?;
         let client =
             builder.connect_timeout(CONNECT_TIMEOUT).timeout(ANSWER_TIMEOUT).build().map_err(io::Error::other)?;
@@ -83,16 +89,17 @@ impl Gateway {
             answers: settings.sse.then(|| subscriptions.clone()),
             subscriptions,
         };
-        let guard = Arc::new(Guard::new(settings.token.clone()));
+        let unauthorized = "The token is missing or wrong: present gateway.token as Authorization: Bearer …";
+        let guard = Arc::new(Guard::new(settings.token.as_ref(), Hosts::Any, unauthorized));
         let router = Router::new()
             .route("/fin/{*path}", post(pass::on))
             .route("/subscriptions", post(subscribe))
             .with_state(Arc::new(shared))
             .route("/stream", get(live::stream).with_state(live.clone()))
-            .fallback(async || problem(StatusCode::NOT_FOUND, "There is nothing here."))
+            .fallback(async || Problem::not_found("There is nothing here."))
             .layer(DefaultBodyLimit::disable())
             .layer(middleware::from_fn_with_state(guard, guard::check))
-            .layer(CatchPanicLayer::custom(|_| problem(StatusCode::INTERNAL_SERVER_ERROR, "A bug in finhook.")));
+            .layer(CatchPanicLayer::custom(|_| Problem::internal().into_response()));
         Ok(Self { server, live, router })
     }
 
@@ -102,14 +109,14 @@ impl Gateway {
         self.server.addr()
     }
 
-    /// Serves until `shutdown` resolves; then live streams end, and calls of Fin have `drain` to be answered.
-    pub async fn run(self, shutdown: impl Future<Output = ()>, drain: Duration) {
+    /// Serves until `shutdown` resolves; then live streams end.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self { server, live, router } = self;
         let stop = async {
             shutdown.await;
             live.close();
         };
-        server.run(router, stop, drain).await;
+        server.run(router, stop).await;
     }
 }
 
@@ -119,46 +126,32 @@ struct Wanted {
 }
 
 /// `POST /subscriptions`.
-async fn subscribe(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Body) -> Response {
-    let body = match read(&headers, body).await {
-        Ok(body) => body,
-        Err(refused) => return refused,
-    };
+async fn subscribe(State(shared): State<Arc<Shared>>, body: Body) -> Result<Response, Problem> {
+    let body = read(body).await?;
     let Ok(Wanted { url }) = serde_json::from_slice(&body) else {
-        return problem(StatusCode::BAD_REQUEST, "The body must be {\"url\": \"…\"}.");
+        return Err(Problem::bad("The body must be {\"url\": \"…\"}."));
     };
-    match shared.subscriptions.submit(&url) {
-        Ok(()) => StatusCode::ACCEPTED.into_response(),
-        Err(refused @ Refused::Busy) => {
-            tracing::warn!(reason = %refused, "a subscription was refused");
-            let mut busy = problem(StatusCode::SERVICE_UNAVAILABLE, "Too many event streams are open.");
-            busy.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
-            busy
-        }
-        Err(refused) => {
-            tracing::warn!(reason = %refused, "a subscription was refused");
-            let detail = match refused {
-                Refused::Url => "The URL is not one that can be subscribed to.",
-                Refused::Scheme => "The URL's scheme is not allowed.",
-                Refused::Host => "The URL's host is not allowed.",
-                Refused::Channel => "The URL does not name one conversation and a token.",
-                Refused::App | Refused::Busy => "The URL's app is not the configured one.",
-            };
-            problem(StatusCode::UNPROCESSABLE_ENTITY, detail)
-        }
-    }
+    let Err(refused) = shared.subscriptions.submit(&url) else {
+        return Ok(StatusCode::ACCEPTED.into_response());
+    };
+    tracing::warn!(reason = %refused, "a subscription was refused");
+    let detail = match refused {
+        Refused::Busy => return Ok(Problem::unavailable("Too many event streams are open.").retry_after(5)),
+        Refused::Url => "The URL is not one that can be subscribed to.",
+        Refused::Scheme => "The URL's scheme is not allowed.",
+        Refused::Host => "The URL's host is not allowed.",
+        Refused::Channel => "The URL does not name one conversation and a token.",
+        Refused::App => "The URL's app is not the configured one.",
+    };
+    Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail))
 }
 
 /// Reads a request's body within its bounds.
-async fn read(headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, Response> {
-    let too_large = || problem(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large.");
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if declared.is_some_and(|length| length > MAX_BODY_BYTES) {
-        return Err(too_large());
-    }
-    match timeout(BODY_TIMEOUT, axum::body::to_bytes(body, MAX_BODY_BYTES)).await {
+async fn read(body: Body) -> Result<Bytes, Problem> {
+    match timeout(BODY_TIMEOUT, body::read(body, MAX_BODY_BYTES)).await {
         Ok(Ok(body)) => Ok(body),
-        Ok(Err(_)) => Err(too_large()),
-        Err(_) => Err(problem(StatusCode::REQUEST_TIMEOUT, "The body did not come in time.")),
+        Ok(Err(BodyError::TooLarge(_))) => Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large.")),
+        Ok(Err(BodyError::Broken(_))) => Err(Problem::bad("The body is incomplete or malformed.")),
+        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "The body did not come in time.")),
     }
 }

@@ -11,9 +11,9 @@ use bytes::Bytes;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{MAX_BODY_BYTES, Shared, read};
+use crate::body::{self, BodyError};
 use crate::fin::{Answer, VERSION_HEADER};
-use crate::outbound::{self, BodyError};
-use crate::serve::problem;
+use crate::serve::Problem;
 
 /// Headers of an answer of Fin's that its caller needs.
 const PASSED_BACK: [HeaderName; 2] = [header::CONTENT_TYPE, header::RETRY_AFTER];
@@ -29,36 +29,30 @@ pub(super) fn bearer(key: &SecretString) -> io::Result<HeaderValue> {
 }
 
 /// `POST /fin/{*path}`.
-pub(super) async fn on(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response {
+pub(super) async fn on(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
-    let Some(url) = target(&shared.base, head.uri.path(), head.uri.query()) else {
-        return problem(StatusCode::NOT_FOUND, "There is nothing here.");
-    };
-    let Some(key) = &shared.key else {
-        return problem(StatusCode::SERVICE_UNAVAILABLE, "The gateway has no API key.");
-    };
-    let body = match read(&head.headers, body).await {
-        Ok(body) => body,
-        Err(refused) => return refused,
-    };
+    let url = target(&shared.base, head.uri.path(), head.uri.query());
+    let url = url.ok_or_else(|| Problem::not_found("There is nothing here."))?;
+    let key = shared.key.as_ref().ok_or_else(|| Problem::unavailable("The gateway has no API key."))?;
+    let body = read(body).await?;
     let request = shared.client.post(url).headers(sent_on(&head.headers, key, &shared.version)).body(body);
     match fetch(request).await {
         Ok((status, headers, body)) => {
             if contains(&body, &key.as_bytes()["Bearer ".len()..]) {
                 tracing::error!("Fin's answer holds the API key: withheld");
-                return problem(StatusCode::BAD_GATEWAY, "Fin's answer can't be passed on.");
+                return Err(Problem::new(StatusCode::BAD_GATEWAY, "Fin's answer can't be passed on."));
             }
             listen(&shared, status, &body);
-            (status, passed_back(&headers), body).into_response()
+            Ok((status, passed_back(&headers), body).into_response())
         }
         Err(failure) => {
             tracing::warn!(reason = failure.reason(), "Fin did not answer");
-            match failure {
-                Failure::Late => problem(StatusCode::GATEWAY_TIMEOUT, "Fin did not answer in time."),
-                Failure::Unreachable => problem(StatusCode::BAD_GATEWAY, "Fin can't be reached."),
-                Failure::Broken => problem(StatusCode::BAD_GATEWAY, "Fin's answer broke off."),
-                Failure::TooLarge => problem(StatusCode::BAD_GATEWAY, "Fin's answer is too large."),
-            }
+            Err(match failure {
+                Failure::Late => Problem::new(StatusCode::GATEWAY_TIMEOUT, "Fin did not answer in time."),
+                Failure::Unreachable => Problem::new(StatusCode::BAD_GATEWAY, "Fin can't be reached."),
+                Failure::Broken => Problem::new(StatusCode::BAD_GATEWAY, "Fin's answer broke off."),
+                Failure::TooLarge => Problem::new(StatusCode::BAD_GATEWAY, "Fin's answer is too large."),
+            })
         }
     }
 }
@@ -93,10 +87,10 @@ impl Failure {
 async fn fetch(request: reqwest::RequestBuilder) -> Result<(StatusCode, HeaderMap, Bytes), Failure> {
     let mut answer = request.send().await.map_err(|error| Failure::of(&error))?;
     let (status, headers) = (answer.status(), std::mem::take(answer.headers_mut()));
-    match outbound::body(answer, MAX_BODY_BYTES).await {
+    match body::read(reqwest::Body::from(answer), MAX_BODY_BYTES).await {
         Ok(body) => Ok((status, headers, body)),
         Err(BodyError::TooLarge(_)) => Err(Failure::TooLarge),
-        Err(BodyError::Read(error)) => Err(Failure::of(&error)),
+        Err(BodyError::Broken(error)) => Err(Failure::of(&error)),
     }
 }
 

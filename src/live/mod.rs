@@ -23,7 +23,7 @@ use std::time::SystemTime;
 
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
@@ -35,7 +35,7 @@ pub use query::{BadQuery, Filter};
 use crate::journal::read::ReadError;
 use crate::journal::{Journal, OpenError, Reader};
 use crate::metrics::Metrics;
-use crate::serve::problem;
+use crate::serve::Problem;
 use follow::Follower;
 
 /// Readers at once.
@@ -89,17 +89,15 @@ impl Live {
     pub async fn open(&self, query: &str, headers: &HeaderMap) -> Response {
         let filter = match Filter::parse(query, SystemTime::now()) {
             Ok(filter) => filter,
-            Err(bad) => return problem(StatusCode::BAD_REQUEST, bad.text()),
+            Err(bad) => return Problem::bad(bad.text()).into_response(),
         };
         let Ok(permit) = Arc::clone(&self.shared.places).try_acquire_owned() else {
-            let mut full = problem(StatusCode::SERVICE_UNAVAILABLE, "As many readers as there may be are connected.");
-            full.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
-            return full;
+            return Problem::unavailable("As many readers as there may be are connected.").retry_after(5);
         };
         let place = Place::take(permit, Arc::clone(&self.shared.metrics));
         let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.trim().parse().ok());
         let Ok(cursor) = self.shared.start(&filter, last).await else {
-            return problem(StatusCode::SERVICE_UNAVAILABLE, "The journal can't be read.");
+            return Problem::unavailable("The journal can't be read.").into_response();
         };
         let follower = Follower::new(Arc::clone(&self.shared), filter, cursor, place);
         let body = Body::from_stream(stream::unfold(follower, |mut follower| async {

@@ -11,7 +11,7 @@ use finhook::event::Event;
 use finhook::journal::{self, Journal};
 use finhook::live::{Live, stream};
 use finhook::metrics::Metrics;
-use finhook::serve::Server;
+use finhook::serve::{Limits, Server};
 use finhook::verify::{Keyring, Signature, sign};
 use futures_util::StreamExt;
 use secrecy::SecretString;
@@ -44,12 +44,13 @@ impl Place {
         let journal::Opened { journal, running } = journal::open(&config.journal, Arc::clone(&metrics)).unwrap();
         let live = Live::new(&journal, Arc::clone(&metrics)).unwrap();
         let router = Router::new().route("/stream", get(stream)).with_state(live.clone());
-        let server = Server::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let limits = Limits::for_operators(Duration::from_secs(5));
+        let server = Server::bind(([127, 0, 0, 1], 0).into(), limits).unwrap();
         let url = format!("http://{}/stream", server.addr());
         let (stop, stopped) = oneshot::channel::<()>();
         let server = tokio::spawn(async move {
             let stopped = async { drop(stopped.await) };
-            server.run(router, stopped, Duration::from_secs(5)).await;
+            server.run(router, stopped).await;
         });
         let client = finhook::outbound::client().unwrap().build().unwrap();
         Self { journal, running, live, metrics, url, client, stop, server, _dir: dir }

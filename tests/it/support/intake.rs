@@ -8,8 +8,8 @@ use axum::http::HeaderMap;
 use bytes::Bytes;
 use finhook::config;
 use finhook::metrics::Metrics;
-use finhook::source::http::Listener;
-use finhook::source::{Answer, Intake, Refusal};
+use finhook::receive::{self, Answer, Intake, Refusal};
+use finhook::serve::{Limits, Server};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -99,10 +99,11 @@ impl Front {
         let metrics = Arc::new(Metrics::new());
         let stub = Arc::new(Stub { taken: Mutex::default(), done: Mutex::default(), permits: Semaphore::new(0) });
         let endpoints = [("fin", "/fin"), ("new", "/new")];
-        let listener = Listener::bind(limits, &endpoints, Arc::clone(&stub), Arc::clone(&metrics)).unwrap();
+        let router = receive::router(limits, &endpoints, Arc::clone(&stub), &metrics);
+        let server = Server::bind(limits.bind, Limits::from(limits)).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let addr = listener.local_addr();
-        let running = tokio::spawn(listener.run(async move {
+        let addr = server.addr();
+        let running = tokio::spawn(server.run(router, async move {
             // A dropped sender stops it as well.
             let _ = stopped.await;
         }));

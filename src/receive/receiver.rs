@@ -1,6 +1,4 @@
-//! The life of a request that is not yet an event: claim, verify, read, store.
-//!
-//! This is the path to a 200, in one place.
+//! From a claim and a body to an answer: verify, make an event, store it. This is the path to a 200, in one place.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,12 +9,13 @@ use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
 use uuid::Uuid;
 
+use super::{Answer, Intake, Refusal};
 use crate::dispatch::now_ms;
 use crate::event::parse::NotAnEvent;
 use crate::event::{Event, Kind};
 use crate::journal::{AppendError, Appended, Journal};
 use crate::metrics::EndpointMetrics;
-use crate::source::{Answer, Intake, Refusal, Seldom};
+use crate::serve::Seldom;
 use crate::verify::{ClientSecret, Keyring, Signature, TestSignature};
 
 /// One endpoint: whose signatures it accepts, and how its requests are counted.

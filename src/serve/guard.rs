@@ -1,8 +1,9 @@
-//! Who may use the API: whoever has the token; without one, whoever is on this machine and is not a web page.
+//! Who may use a listener of the operator's: whoever has the token; without one, whoever is on this machine and is not a
+//! web page.
 //!
 //! A browser on the operator's machine reaches loopback too, for any page it shows. Such a request is known by its
 //! `Origin` or `Sec-Fetch-Site`, and after DNS rebinding by its `Host`: that must be an IP address, `localhost` or a name
-//! below it. Where a token is set, which no foreign page has, it may also be a name without a dot, as containers have.
+//! below it. Where a token is set, which no foreign page has, it may be another name: see [`Hosts`].
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,36 +18,51 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::problem::Problem;
+use super::Problem;
 
-/// The check in front of the API.
+/// Names that a listener with a token may be called by, besides IP addresses and `localhost`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hosts {
+    /// Those without a dot, as containers have: for people and their tools.
+    WithoutDot,
+    /// Any: for programs, which find it by whatever name it has.
+    Any,
+}
+
+/// The check in front of a listener.
 #[derive(Debug)]
-pub(super) struct Guard {
+pub struct Guard {
     /// Hashed, so that comparing takes the same time whatever is presented.
     token: Option<[u8; 32]>,
+    hosts: Hosts,
+    /// What is said when the token is missing or wrong.
+    unauthorized: &'static str,
 }
 
 impl Guard {
-    pub(super) fn new(token: Option<&SecretString>) -> Self {
-        Self { token: token.map(|token| Sha256::digest(token.expose_secret()).into()) }
+    /// Admits whoever presents `token`; `None`: whoever is on this machine. `unauthorized` says which token is meant.
+    #[must_use]
+    pub fn new(token: Option<&SecretString>, hosts: Hosts, unauthorized: &'static str) -> Self {
+        let token = token.map(|token| Sha256::digest(token.expose_secret()).into());
+        Self { token, hosts, unauthorized }
     }
 
     fn check(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        let forbidden = |detail: &str| Err(Problem::new(StatusCode::FORBIDDEN, detail));
+        let forbidden = |detail: &'static str| Err(Problem::new(StatusCode::FORBIDDEN, detail));
         let mut hosts = headers.get_all(HOST).iter();
         let host = hosts.next().and_then(|host| host.to_str().ok()).and_then(|host| host.parse::<Authority>().ok());
         let Some(host) = host.filter(|host| hosts.next().is_none() && self.is_own(host)) else {
-            return forbidden("Host must be an IP address or localhost (with a token also a name without a dot)");
+            return forbidden("Host must be an IP address or localhost (where a token is set also a name)");
         };
         for origin in headers.get_all(ORIGIN) {
             let rest = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
             if rest.is_none_or(|(_, rest)| !rest.eq_ignore_ascii_case(host.as_str())) {
-                return forbidden("no page of another origin may use this API");
+                return forbidden("no page of another origin may use this");
             }
         }
         for site in headers.get_all("sec-fetch-site") {
             if !matches!(site.as_bytes(), b"same-origin" | b"none") {
-                return forbidden("no page of another site may use this API");
+                return forbidden("no page of another site may use this");
             }
         }
         let Some(token) = &self.token else { return Ok(()) };
@@ -59,7 +75,7 @@ impl Guard {
         if presented.is_some() && bool::from(hashed.ct_eq(token)) {
             return Ok(());
         }
-        Err(Problem::new(StatusCode::UNAUTHORIZED, "present admin.token as Authorization: Bearer …"))
+        Err(Problem::new(StatusCode::UNAUTHORIZED, self.unauthorized))
     }
 
     fn is_own(&self, host: &Authority) -> bool {
@@ -67,7 +83,7 @@ impl Guard {
         name.parse::<IpAddr>().is_ok()
             || name == "localhost"
             || name.ends_with(".localhost")
-            || (self.token.is_some() && !name.is_empty() && !name.contains('.'))
+            || (self.token.is_some() && !name.is_empty() && (self.hosts == Hosts::Any || !name.contains('.')))
     }
 }
 
@@ -77,7 +93,7 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 }
 
 /// The middleware.
-pub(super) async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+pub async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     match guard.check(request.headers()) {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
@@ -91,6 +107,10 @@ mod tests {
     use super::*;
 
     fn check(token: Option<&str>, headers: &[(&str, &str)]) -> u16 {
+        check_for(Hosts::WithoutDot, token, headers)
+    }
+
+    fn check_for(hosts: Hosts, token: Option<&str>, headers: &[(&str, &str)]) -> u16 {
         let map = headers
             .iter()
             .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap()));
@@ -98,7 +118,8 @@ mod tests {
         for (name, value) in map {
             all.append(name, value);
         }
-        Guard::new(token.map(SecretString::from).as_ref()).check(&all).map_or_else(|problem| problem.status, |()| 200)
+        let guard = Guard::new(token.map(SecretString::from).as_ref(), hosts, "present the token");
+        guard.check(&all).map_or_else(|problem| problem.status, |()| 200)
     }
 
     #[test]
@@ -123,7 +144,11 @@ mod tests {
             assert_eq!(check(None, &[("host", host)]), 403, "{host}");
         }
         assert_eq!(check(Some("t"), &[("host", "finhook:9090"), ("authorization", "Bearer t")]), 200);
-        assert_eq!(check(Some("t"), &[("host", "evil.example"), ("authorization", "Bearer t")]), 403);
+        let named = [("host", "finhook.internal:8090"), ("authorization", "Bearer t")];
+        assert_eq!(check(Some("t"), &named), 403);
+        assert_eq!(check_for(Hosts::Any, Some("t"), &named), 200);
+        assert_eq!(check_for(Hosts::Any, Some("t"), &named[..1]), 401);
+        assert_eq!(check_for(Hosts::Any, None, &named[..1]), 403);
         let from = |name, value| check(None, &[("host", "127.0.0.1:9090"), (name, value)]);
         assert_eq!(from("origin", "http://127.0.0.1:9090"), 200);
         for origin in ["https://evil.example", "null", "http://127.0.0.1:3000", "http://127.0.0.1:9090.evil.example"] {

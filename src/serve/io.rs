@@ -6,10 +6,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
 
-use super::automatic::Problem;
+use super::OnRefused;
+use super::automatic::Automatic;
 use super::head::{Fault, Gate};
 use super::slots::Conn;
 
@@ -17,6 +20,8 @@ use super::slots::Conn;
 #[derive(Debug)]
 pub(super) struct Seen {
     in_head: AtomicBool,
+    /// Of the request that is being answered some of the body was not read.
+    body_left: AtomicBool,
     /// The number of the first request with a fault, shifted, and which; `u64::MAX`: none so far.
     fault: AtomicU64,
 }
@@ -25,12 +30,22 @@ const FAULTS: [Fault; 4] = [Fault::Line, Fault::Length, Fault::Coding, Fault::Ho
 
 impl Seen {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { in_head: AtomicBool::new(false), fault: AtomicU64::new(u64::MAX) })
+        let (in_head, body_left) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { in_head, body_left, fault: AtomicU64::new(u64::MAX) })
     }
 
     /// Whether a head has begun and isn't complete.
     pub(super) fn in_head(&self) -> bool {
         self.in_head.load(Relaxed)
+    }
+
+    /// Whether some of the body of the request that is being answered was not read.
+    pub(super) fn body_left(&self) -> bool {
+        self.body_left.load(Relaxed)
+    }
+
+    pub(super) fn set_body_left(&self, left: bool) {
+        self.body_left.store(left, Relaxed);
     }
 
     /// The fault of the connection's request number `request` (from 0). Behind a faulty one all are.
@@ -48,21 +63,38 @@ impl Seen {
 }
 
 /// A watched socket.
-#[derive(Debug)]
 pub(super) struct Watched<S> {
     socket: S,
     gate: Gate,
     seen: Arc<Seen>,
     conn: Conn,
     /// An answer of hyper's own, in place of which this one goes out.
-    problem: Option<Problem>,
+    automatic: Option<Automatic>,
+    on_refused: OnRefused,
     /// The write side is closed, and what still comes is thrown away.
     lingering: bool,
+    /// How long a reader may take nothing.
+    patience: Duration,
+    /// Runs while nothing can be written.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Watched<S> {
-    pub(super) fn new(socket: S, seen: Arc<Seen>, conn: Conn) -> Self {
-        Self { socket, gate: Gate::default(), seen, conn, problem: None, lingering: false }
+    pub(super) fn new(socket: S, seen: Arc<Seen>, conn: Conn, patience: Duration, on_refused: OnRefused) -> Self {
+        let gate = Gate::default();
+        Self { socket, gate, seen, conn, automatic: None, on_refused, lingering: false, patience, stalled: None }
+    }
+
+    /// Gives up when nothing could be written for a while.
+    fn written(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if result.is_ready() {
+            self.stalled = None;
+            return result;
+        }
+        let patience = self.patience;
+        let timer = self.stalled.get_or_insert_with(|| Box::pin(sleep(patience)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -88,23 +120,27 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 
 impl<S: AsyncWrite + Unpin> Watched<S> {
     /// Writes a problem in place of what hyper writes, if that is an error of its own: then true.
-    fn poll_problem(&mut self, cx: &mut Context<'_>, hypers: &[u8]) -> Poll<io::Result<bool>> {
-        if self.problem.is_none() {
-            self.problem = Problem::instead_of(hypers);
+    fn poll_automatic(&mut self, cx: &mut Context<'_>, hypers: &[u8]) -> Poll<io::Result<bool>> {
+        if self.automatic.is_none() {
+            self.automatic = Automatic::instead_of(hypers);
+            if let Some(automatic) = &self.automatic {
+                (self.on_refused)(automatic.status());
+            }
         }
-        let Some(problem) = &mut self.problem else { return Poll::Ready(Ok(false)) };
-        ready!(problem.poll_write(Pin::new(&mut self.socket), cx))?;
-        self.problem = None;
+        let Some(automatic) = &mut self.automatic else { return Poll::Ready(Ok(false)) };
+        ready!(automatic.poll_write(Pin::new(&mut self.socket), cx))?;
+        self.automatic = None;
         Poll::Ready(Ok(true))
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match ready!(self.poll_problem(cx, buf))? {
-            true => Poll::Ready(Ok(buf.len())),
-            false => Pin::new(&mut self.socket).poll_write(cx, buf),
+        if ready!(self.poll_automatic(cx, buf))? {
+            return Poll::Ready(Ok(buf.len()));
         }
+        let result = Pin::new(&mut self.socket).poll_write(cx, buf);
+        self.written(cx, result)
     }
 
     fn poll_write_vectored(
@@ -112,10 +148,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match ready!(self.poll_problem(cx, bufs.first().map_or(&[], |first| &**first)))? {
-            true => Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum())),
-            false => Pin::new(&mut self.socket).poll_write_vectored(cx, bufs),
+        if ready!(self.poll_automatic(cx, bufs.first().map_or(&[], |first| &**first)))? {
+            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
         }
+        let result = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
+        self.written(cx, result)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -6,34 +6,44 @@ use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use axum::http::StatusCode;
 use memchr::memmem;
 use tokio::io::AsyncWrite;
+
+use super::Problem;
 
 /// What tells them from answers of finhook's own, whose errors all have a body.
 const EMPTY: &[u8] = b"\r\ncontent-length: 0\r\n";
 
-/// hyper's status, and what to say.
-const ANSWERS: [(&[u8], &str); 3] = [
-    (b"HTTP/1.1 400 ", problem!(400, "Bad Request", "The request's head is malformed.")),
-    (b"HTTP/1.1 414 ", problem!(414, "URI Too Long", "The request's target is too long.")),
-    (b"HTTP/1.1 431 ", problem!(431, "Request Header Fields Too Large", "The request's head is over the limits.")),
+/// How hyper's answer begins, its status, and what to say.
+const ANSWERS: [(&[u8], StatusCode, &str); 3] = [
+    (b"HTTP/1.1 400 ", StatusCode::BAD_REQUEST, "The request's head is malformed."),
+    (b"HTTP/1.1 414 ", StatusCode::URI_TOO_LONG, "The request's target is too long."),
+    (b"HTTP/1.1 431 ", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The request's head is over the limits."),
 ];
 
 /// One of them on its way out, with its problem.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(super) struct Automatic {
+    status: StatusCode,
     text: Vec<u8>,
     written: usize,
 }
 
-impl Problem {
+impl Automatic {
     /// For what hyper is about to write; `None` for everything but such an answer.
     pub(super) fn instead_of(written: &[u8]) -> Option<Self> {
-        let (_, body) = ANSWERS.iter().find(|(start, _)| written.starts_with(start))?;
+        let (_, status, detail) = *ANSWERS.iter().find(|(start, ..)| written.starts_with(start))?;
         let at = memmem::find(written, EMPTY)?;
         let (before, after) = (&written[..at], &written[at + EMPTY.len()..]);
+        let body = Problem::new(status, detail).to_json();
         let headers = format!("\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n", body.len());
-        Some(Self { text: [before, headers.as_bytes(), after, body.as_bytes()].concat(), written: 0 })
+        Some(Self { status, text: [before, headers.as_bytes(), after, body.as_bytes()].concat(), written: 0 })
+    }
+
+    /// Its status.
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
     }
 
     /// Writes what is left of it.
@@ -59,15 +69,16 @@ mod tests {
 
     #[test]
     fn an_empty_error_gets_a_problem_and_keeps_its_other_headers() {
-        for (start, body) in ANSWERS {
+        for (start, status, detail) in ANSWERS {
+            let body = Problem::new(status, detail).to_json();
             let hypers = [start, b"Some Reason\r\nconnection: close\r\ncontent-length: 0\r\ndate: x\r\n\r\n"].concat();
-            let text = String::from_utf8(Problem::instead_of(&hypers).unwrap().text).unwrap();
+            let text = String::from_utf8(Automatic::instead_of(&hypers).unwrap().text).unwrap();
             let (head, sent) = text.split_once("\r\n\r\n").unwrap();
             assert_eq!(sent, body);
             for header in ["connection: close", "date: x", &format!("content-length: {}", body.len())] {
                 assert!(head.lines().any(|line| line == header), "{head}");
             }
-            let problem: serde_json::Value = serde_json::from_str(body).unwrap();
+            let problem: serde_json::Value = serde_json::from_str(&body).unwrap();
             assert_eq!(problem["status"].as_u64().unwrap().to_string().as_bytes(), &start[9..12]);
         }
     }
@@ -80,7 +91,7 @@ mod tests {
             "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
             "",
         ] {
-            assert!(Problem::instead_of(other.as_bytes()).is_none(), "{other:?}");
+            assert!(Automatic::instead_of(other.as_bytes()).is_none(), "{other:?}");
         }
     }
 }
