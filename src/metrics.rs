@@ -1,4 +1,5 @@
-//! What is counted and measured, and its Prometheus text form.
+//! What is counted and measured, and its two text forms: OpenMetrics, and Prometheus' older one for whoever doesn't ask
+//! for OpenMetrics.
 //!
 //! Labels are bounded: endpoints and sinks come from the configuration, event names that Fin does not document are
 //! counted as `other`, outcomes are constants of the code. No label holds anything from a body.
@@ -16,6 +17,16 @@ use prometheus_client::registry::{Registry, Unit};
 
 /// `Content-Type` of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// `Content-Type` of [`Metrics::encode_plain`].
+pub const PLAIN_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Upper bounds of the latencies' buckets, in seconds. What is promised of an acknowledgement (the 99th percentile at 5 ms,
+/// the 99.9th at 10 ms) is itself a bound, so that the share that kept to it is exact; around it the steps are small, so that
+/// a percentile read from the buckets is off by a third at most.
+const LATENCY_BOUNDS: [f64; 22] = [
+    0.0001, 0.000_25, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25,
+    0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
 
 /// Event names with a label value of their own.
 const KNOWN_EVENTS: [&str; 4] = ["fin_replied", "fin_status_updated", "csat_requested", "fin_reply_chunk"];
@@ -261,7 +272,7 @@ impl Metrics {
         self.dead_letters.remove(&sink);
     }
 
-    /// The text exposition of everything.
+    /// Everything, as OpenMetrics.
     #[must_use]
     pub fn encode(&self) -> String {
         let mut text = String::with_capacity(8 * 1024);
@@ -269,16 +280,44 @@ impl Metrics {
         let _ = encode(&mut text, &self.registry);
         text
     }
+
+    /// Everything, in Prometheus' own text format.
+    #[must_use]
+    pub fn encode_plain(&self) -> String {
+        plain(&self.encode())
+    }
 }
 
-/// From 100 µs to 26 s, doubling.
 fn latency() -> Histogram {
-    Histogram::new((0..19).map(|i| 0.0001 * f64::from(1_u32 << i)))
+    Histogram::new(LATENCY_BOUNDS)
+}
+
+/// OpenMetrics made plain: there a family has the name of its values, an info is a gauge, and there are no units and no end.
+fn plain(open: &str) -> String {
+    let mut plain = String::with_capacity(open.len());
+    let mut help = "";
+    for line in open.lines() {
+        if let Some(family) = line.strip_prefix("# HELP ") {
+            // Comes before the type, which tells the name.
+            help = family.split_once(' ').map_or("", |(_, help)| help);
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|family| family.split_once(' ')) {
+            let (suffix, kind) = match kind {
+                "counter" => ("_total", kind),
+                "info" => ("_info", "gauge"),
+                _ => ("", kind),
+            };
+            plain.push_str(&format!("# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {kind}\n"));
+        } else if !line.starts_with('#') {
+            plain.push_str(line);
+            plain.push('\n');
+        }
+    }
+    plain
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Metrics;
+    use super::{LATENCY_BOUNDS, Metrics};
 
     #[test]
     fn the_names_are_those_of_the_contract() {
@@ -304,5 +343,38 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is missing in:\n{text}");
         }
+    }
+
+    #[test]
+    fn what_is_promised_of_an_acknowledgement_is_a_bound_of_its_histogram_with_small_steps_around_it() {
+        for promised in [0.005, 0.01] {
+            assert!(LATENCY_BOUNDS.contains(&promised), "{promised}");
+        }
+        let around = LATENCY_BOUNDS.windows(2).filter(|step| step[1] > 0.001 && step[0] < 0.015);
+        for step in around {
+            assert!(step[1] / step[0] < 1.51, "{step:?}");
+        }
+    }
+
+    #[test]
+    fn the_plain_text_form_has_every_value_under_its_familys_name_and_nothing_that_is_only_in_openmetrics() {
+        let metrics = Metrics::new();
+        metrics.endpoint("fin").request("accepted");
+        metrics.sink("backend").seconds.observe(0.002);
+
+        let (open, plain) = (metrics.encode(), metrics.encode_plain());
+
+        for line in [
+            "# HELP finhook_requests_total Requests on the public listener.",
+            "# TYPE finhook_requests_total counter",
+            "# TYPE finhook_ack_seconds histogram",
+            "# TYPE finhook_build_info gauge",
+        ] {
+            assert!(plain.lines().any(|there| there == line), "{line} is missing in:\n{plain}");
+        }
+        assert!(!plain.contains("# EOF") && !plain.contains("# UNIT"), "{plain}");
+        // Not the lines themselves: their order within a family changes from one encoding to the next.
+        let values = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
+        assert_eq!(values(&plain), values(&open));
     }
 }

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
@@ -222,8 +222,13 @@ async fn not_allowed() -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method; /api/v1/openapi.json says which")
 }
 
-async fn metrics_text(State(api): State<Arc<Api>>) -> impl IntoResponse {
+async fn metrics_text(State(api): State<Arc<Api>>, headers: HeaderMap) -> impl IntoResponse {
     // What could not be read keeps its last value; that was logged.
     let _ = sinks::refresh_gauges(&api).await;
-    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], api.metrics.encode())
+    let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
+    if accepted.any(|accept| accept.contains("application/openmetrics-text")) {
+        ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], api.metrics.encode())
+    } else {
+        ([(CONTENT_TYPE, metrics::PLAIN_CONTENT_TYPE)], api.metrics.encode_plain())
+    }
 }

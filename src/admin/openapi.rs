@@ -61,7 +61,11 @@ pub(super) async fn livez() -> &'static str {
 fn readyz() {}
 
 /// Metrics for Prometheus.
-#[utoipa::path(get, path = "/metrics", tag = "health", security(()), responses((status = 200, description = "OpenMetrics text", content_type = crate::metrics::CONTENT_TYPE, body = String)))]
+#[utoipa::path(get, path = "/metrics", tag = "health", security(()), responses((
+    status = 200,
+    description = "OpenMetrics for those whose Accept names it, Prometheus' plain text for others",
+    content((String = "application/openmetrics-text"), (String = "text/plain")),
+)))]
 #[expect(dead_code, reason = "describes super::metrics_text")]
 fn metrics() {}
 

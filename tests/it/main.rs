@@ -7,6 +7,7 @@ mod config;
 mod content;
 mod crash;
 mod delivery;
+mod deploy;
 mod disk;
 mod docs;
 mod fin_cli;
