@@ -16,8 +16,7 @@ use uuid::Uuid;
 use super::Api;
 use super::filters::{self, Asked, Chosen, ListQuery, Selection};
 use crate::dispatch::Command;
-use crate::journal::query::{self, DeliveryState, EventState, Filter, Found, Listed, Order, Resolved};
-use crate::journal::{purge, replay};
+use crate::journal::{self, DeliveryState, EventState, Filter, Found, Listed, Order, Resolved};
 use crate::serve::Problem;
 
 const DEFAULT_LIMIT: usize = 100;
@@ -244,7 +243,7 @@ pub(super) async fn replay(
         .to_its_end(async move {
             let mut chunks = Chunks::new(&run, chosen, selection.limit, true).await?;
             let mut events = 0;
-            while let Some(chunk) = chunks.next(&run, replay::STEP).await? {
+            while let Some(chunk) = chunks.next(&run, journal::REPLAY_STEP).await? {
                 if dry_run {
                     events += chunk.len() as u64;
                 } else {
@@ -285,10 +284,10 @@ pub(super) async fn purge(
     let removed = api
         .to_its_end(async move {
             let mut chunks = Chunks::new(&run, chosen, selection.limit, false).await?;
-            let mut removed = purge::Removed::default();
-            while let Some(chunk) = chunks.next(&run, purge::STEP).await? {
+            let mut removed = journal::Removed::default();
+            while let Some(chunk) = chunks.next(&run, journal::PURGE_STEP).await? {
                 let step = if dry_run {
-                    purge::Removed { events: chunk.len() as u64, bytes: chunk.iter().map(|(_, bytes)| bytes).sum() }
+                    journal::Removed { events: chunk.len() as u64, bytes: chunk.iter().map(|(_, bytes)| bytes).sum() }
                 } else {
                     let seqs: Vec<u64> = chunk.into_iter().map(|(seq, _)| seq).collect();
                     let gone = Arc::new(seqs.iter().copied().collect());
@@ -306,7 +305,7 @@ pub(super) async fn purge(
             Ok(removed)
         })
         .await?;
-    let purge::Removed { events, bytes } = removed;
+    let journal::Removed { events, bytes } = removed;
     if !dry_run {
         tracing::info!(events, bytes, "purged");
     }
@@ -435,9 +434,9 @@ impl From<&Listed> for EventItem {
     }
 }
 
-impl From<query::Delivery> for DeliveryItem {
-    fn from(delivery: query::Delivery) -> Self {
-        let query::Delivery { sink, state, attempts, next_ms, died_ms, error, replay } = delivery;
+impl From<journal::Delivery> for DeliveryItem {
+    fn from(delivery: journal::Delivery) -> Self {
+        let journal::Delivery { sink, state, attempts, next_ms, died_ms, error, replay } = delivery;
         let next_attempt_at = next_ms.and_then(rfc3339);
         Self { sink, state, attempts, next_attempt_at, died_at: died_ms.and_then(rfc3339), error, replay }
     }

@@ -1,8 +1,6 @@
 //! What the API says when the journal fails. The errors themselves go to the log, once, here.
 
-use crate::journal::WriteError;
-use crate::journal::purge::EraseError;
-use crate::journal::read::ReadError;
+use crate::journal::{EraseError, ReadError, WriteError};
 use crate::serve::Problem;
 
 impl From<ReadError> for Problem {

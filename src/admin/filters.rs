@@ -12,9 +12,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::dispatch::now_ms;
+use crate::clock::now_ms;
 use crate::event::identity::unix_ms;
-use crate::journal::query::{DeliveryState, EventState, Filter};
+use crate::journal::{DeliveryState, EventState, Filter};
 use crate::serve::Problem;
 
 /// Largest body that the API takes.

@@ -28,7 +28,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::config::{self, Config};
 use crate::dispatch::{Command, Handle, matching};
 use crate::event::{Event, Kind};
-use crate::journal::query::Wants;
+use crate::journal::Wants;
 use crate::journal::{Journal, OpenError, Reader};
 use crate::live::{self, Live};
 use crate::metrics::{self, Metrics};
@@ -40,7 +40,7 @@ pub use filters::{ListQuery, Selection, State as AnyState};
 pub use health::{Readiness, Stage};
 pub use sinks::{Forgotten, Mode, Retried, SinkItem, SinkList};
 
-/// How long to wait until a worker has heard a command. One that writes to a full disk or a closed pipe may not.
+/// How long to wait until a worker has obeyed. One that writes to a full disk or a closed pipe may not.
 const TELL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What requests under way have to end in.
@@ -122,17 +122,10 @@ impl Api {
         Err(Problem::bad(format!("there is no such sink; there are: {}", known.join(", "))))
     }
 
-    /// Tells a sink's worker something, if it has one, and waits until it has heard.
+    /// Tells a sink's worker something, if it has one, and waits until it has obeyed.
     async fn tell(&self, name: &str, command: Command) {
         let Some(handle) = self.handle(name) else { return };
-        let heard = async {
-            if handle.commands.send(command).await.is_ok() {
-                while handle.commands.capacity() < handle.commands.max_capacity() {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-            }
-        };
-        if tokio::time::timeout(TELL_PATIENCE, heard).await.is_err() {
+        if tokio::time::timeout(TELL_PATIENCE, handle.tell(command)).await.is_err() {
             tracing::warn!(sink = name, "the sink is busy; it obeys when it is done with what it is writing");
         }
     }

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Api;
-use crate::dispatch::{Command, now_ms};
-use crate::journal::query::SinkReport;
+use crate::clock::now_ms;
+use crate::dispatch::Command;
+use crate::journal::SinkReport;
 use crate::serve::Problem;
 
 /// What a sink is doing.
@@ -187,7 +188,7 @@ async fn set_paused(api: &Arc<Api>, name: &str, paused: bool) -> Result<Json<Sin
         return Err(Problem::not_found("no sink of that name is known"));
     }
     api.tell(name, if paused { Command::Pause } else { Command::Resume }).await;
-    tracing::info!(sink = name, paused, "by an operator");
+    tracing::info!(sink = name, "{} by an operator", if paused { "paused" } else { "resumed" });
     let report = report(api, name).await?;
     Ok(Json(item(api, &report, *api.journal.head().borrow())))
 }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use crate::clock::now_ms;
 use crate::config::{self, Config};
-use crate::dispatch::{Phase, now_ms};
+use crate::dispatch::Phase;
 use crate::event::Event;
 use crate::fin::REPLY_CHUNK;
 use crate::gateway::Gateway;

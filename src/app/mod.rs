@@ -23,8 +23,7 @@ use tokio::task::JoinSet;
 
 use crate::admin::{self, Readiness, Stage};
 use crate::config::Config;
-use crate::dispatch::{Phase, now_ms};
-use crate::journal::retention::Retention;
+use crate::dispatch::Phase;
 use crate::journal::{self, Journal};
 use crate::live::Live;
 use crate::metrics::Metrics;
@@ -60,7 +59,7 @@ pub enum Error {
     Write(#[from] journal::WriteError),
     /// The journal could not be read at start.
     #[error(transparent)]
-    Read(#[from] journal::read::ReadError),
+    Read(#[from] journal::ReadError),
     /// An address could not be bound.
     #[error("{key} = \"{addr}\" can't be bound: {error}: choose another address, or stop what uses it")]
     Bind {
@@ -138,8 +137,8 @@ impl App {
                 mismatches: Mutex::default(),
             });
         }
-        let retention = Retention::new(journal.clone(), journal.reader()?, &config.journal);
-        background.spawn(retention.run(now_ms));
+        let retention = journal.retention(&config.journal)?;
+        background.spawn(journal::retention::run(retention, config.journal.retention));
         let receiver = Receiver::new(endpoints, journal.clone(), config.journal.dedupe_window);
         let paths: Vec<(&str, &str)> =
             config.endpoints.iter().map(|(name, endpoint)| (name.as_str(), endpoint.path.as_str())).collect();

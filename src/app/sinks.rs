@@ -29,7 +29,7 @@ pub(super) async fn start(
             tracing::warn!(sink = name, "still paused; `finhook sinks resume {name}` ends that");
         }
         let (worker, handle) =
-            dispatch::worker(journal, state, sink.matching.clone(), metrics.sink(name), phases.clone())?;
+            dispatch::Worker::new(journal, state, sink.matching.clone(), metrics.sink(name), phases.clone())?;
         let failed = |why| Error::Sink { name: name.clone(), why };
         let task = match &sink.kind {
             SinkKind::Log(log) => worker.spawn_batch(Log::stdout(log).map_err(failed)?),

@@ -8,11 +8,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Phase;
 use super::retry::Backoff;
-use super::{Command, JOURNAL_RETRY, Phase, SETTLE_EVERY, Worker, now_ms};
-use crate::journal::WriteError;
-use crate::journal::deliveries::{Dead, LaneState, Settlement};
-use crate::journal::read::Row;
+use super::worker::{Command, DAMAGED, JOURNAL_RETRY, SETTLE_EVERY, Told, Worker};
+use crate::clock::now_ms;
+use crate::journal::{Dead, LaneState, ReadError, Row, Settlement};
 use crate::sink::{Batch, Delivery};
 
 /// Events in one batch.
@@ -74,14 +74,14 @@ impl Run {
                 self.not_before = None;
                 let read = if self.parked { self.write_parked().await } else { self.write_fresh(newest).await };
                 if let Err(error) = read {
-                    tracing::error!(sink = self.worker.state.name, %error, "{}", super::UNREADABLE);
-                    self.failed(error, JOURNAL_RETRY);
+                    self.worker.report_unreadable(&error);
+                    self.failed(JOURNAL_RETRY);
                 }
                 if self.settled_at.elapsed() >= SETTLE_EVERY {
                     self.settle().await;
                 }
-                while let Ok(command) = self.worker.commands.try_recv() {
-                    self.obey(command).await;
+                while let Ok(told) = self.worker.commands.try_recv() {
+                    self.obey(told);
                 }
                 continue;
             }
@@ -92,15 +92,15 @@ impl Run {
             tokio::select! {
                 _ = head.changed(), if may_write || self.not_before.is_none() => {}
                 _ = phase.changed() => {}
-                Some(command) = self.worker.commands.recv() => self.obey(command).await,
+                Some(told) = self.worker.commands.recv() => self.obey(told),
                 () = tokio::time::sleep_until(self.not_before.unwrap_or_else(Instant::now).into()), if self.not_before.is_some() => {}
             }
         }
         self.settle().await;
     }
 
-    async fn write_fresh(&mut self, newest: u64) -> Result<(), String> {
-        let page = self.worker.reader.after(self.written_to, READ, None).await.map_err(|error| error.to_string())?;
+    async fn write_fresh(&mut self, newest: u64) -> Result<(), ReadError> {
+        let page = self.worker.reader.after(self.written_to, READ, None).await?;
         // An empty page is a gap that retention or a purge left.
         let last = page.last().map_or(newest, |fresh| fresh.row.seq());
         let mut deliveries = Vec::with_capacity(page.len());
@@ -121,18 +121,16 @@ impl Run {
         Ok(())
     }
 
-    async fn write_parked(&mut self) -> Result<(), String> {
+    async fn write_parked(&mut self) -> Result<(), ReadError> {
         // What was written must be off the disk before it is read again.
         self.settle().await;
         let number = self.worker.state.number;
-        let (due, _) =
-            self.worker.reader.due(number, i64::MAX, i64::MAX, 1).await.map_err(|error| error.to_string())?;
+        let (due, _) = self.worker.reader.due(number, i64::MAX, i64::MAX, 1).await?;
         let Some(lane) = due.into_iter().next() else {
             self.parked = false;
             return Ok(());
         };
-        let (page, _) =
-            self.worker.reader.parked(number, lane.lane, 0, PARKED).await.map_err(|error| error.to_string())?;
+        let (page, _) = self.worker.reader.parked(number, lane.lane, 0, PARKED).await?;
         let mut settled = Vec::with_capacity(page.len());
         let mut deliveries = Vec::with_capacity(page.len());
         let mut dead = Vec::new();
@@ -152,13 +150,8 @@ impl Run {
     }
 
     fn damaged(&self, seq: u64) -> Dead {
-        tracing::error!(
-            sink = self.worker.state.name,
-            seq,
-            "an event's bytes on disk are not those that were stored; it is not delivered and stands among the dead letters"
-        );
-        self.worker.metrics.dead.inc();
-        Dead { seq, attempts: 0, died_ms: now_ms(), error: super::lanes::DAMAGED.into() }
+        self.worker.report_damage(seq);
+        Dead { seq, attempts: 0, died_ms: now_ms(), error: DAMAGED.into() }
     }
 
     /// True when all of it is durable.
@@ -187,7 +180,7 @@ impl Run {
                 self.worker.metrics.delivered.inc_by(events as u64);
                 if std::mem::take(&mut self.failures) > 0 {
                     tracing::info!(sink = self.worker.state.name, "the sink takes events again");
-                    self.show_health();
+                    self.worker.show_health(false);
                 }
                 true
             }
@@ -200,59 +193,35 @@ impl Run {
                         "the sink fails; its events wait and are tried again"
                     );
                 }
+                self.worker.status.set_error(error.into());
                 let wait = BACKOFF.delay(self.failures + 1, &mut self.rng);
-                self.failed(error, wait);
+                self.failed(wait);
                 false
             }
         }
     }
 
-    fn failed(&mut self, error: String, wait: Duration) {
+    fn failed(&mut self, wait: Duration) {
         self.failures = self.failures.saturating_add(1);
-        self.worker.status.set_error(error.into());
         self.not_before = Some(Instant::now() + wait);
-        self.show_health();
+        self.worker.show_health(true);
     }
 
-    fn show_health(&self) {
-        let unhealthy = self.failures > 0;
-        self.worker.status.set_unhealthy(unhealthy);
-        self.worker.metrics.paused.set(i64::from(unhealthy || self.worker.status.is_paused()));
-    }
-
-    /// Writes progress down; on failure it is kept and tried again.
     async fn settle(&mut self) {
         if self.changes.is_empty() {
             return;
         }
         self.settled_at = Instant::now();
         let changes = Arc::new(std::mem::take(&mut self.changes));
-        loop {
-            match self.worker.journal.settle(self.worker.state.number, changes.clone()).await {
-                Ok(()) => break,
-                Err(WriteError::Closed | WriteError::Failed) => {
-                    tracing::warn!(
-                        sink = self.worker.state.name,
-                        "the last progress was not written down; some events are delivered again"
-                    );
-                    return;
-                }
-                Err(error) => {
-                    tracing::warn!(sink = self.worker.state.name, %error, "delivery state could not be written down; trying again");
-                    tokio::select! {
-                        () = tokio::time::sleep(JOURNAL_RETRY) => {}
-                        _ = self.worker.phase.wait_for(|phase| *phase == Phase::Stopping) => return,
-                    }
-                }
-            }
-        }
-        if let Some(cursor) = changes.cursor {
+        if self.worker.settle(changes.clone()).await
+            && let Some(cursor) = changes.cursor
+        {
             self.worker.status.set_cursor(cursor);
         }
     }
 
-    async fn obey(&mut self, command: Command) {
-        match command {
+    fn obey(&mut self, told: Told) {
+        match told.command {
             Command::Pause => self.worker.status.set_paused(true),
             Command::Resume => {
                 self.worker.status.set_paused(false);
@@ -261,6 +230,7 @@ impl Run {
             Command::Wake => self.parked = true,
             Command::Purged(events) => self.purged.extend(events.iter().filter(|seq| **seq > self.written_to)),
         }
-        self.show_health();
+        self.worker.show_health(self.failures > 0);
+        drop(told.obeyed);
     }
 }

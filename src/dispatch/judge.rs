@@ -7,7 +7,7 @@ use super::health::{Health, PROBE_CAP};
 use super::lanes::{Attempt, Verdict};
 use super::retry::{self, Decision, Situation};
 use crate::config::Retry;
-use crate::journal::deliveries::LaneState;
+use crate::journal::LaneState;
 use crate::sink::{Failure, Fault};
 
 /// Judges the failures of one sink.

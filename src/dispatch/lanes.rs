@@ -18,16 +18,15 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use super::worker::DAMAGED;
 use crate::event::Stored;
-use crate::journal::deliveries::{Dead, LaneState, Park, Settlement};
-use crate::journal::read::{Fresh, Parked, Row};
+use crate::journal::{Dead, LaneState, Park, Settlement};
+use crate::journal::{Fresh, Parked, Row};
 
 /// Events between the cursor and the newest one read, at most: bounds what is delivered again after a crash.
 pub const MAX_SPAN: u64 = 16 * 1024;
 /// Bytes of bodies of fresh events in memory at most; the event that crosses it is the last.
 pub const MAX_HELD_BYTES: usize = 4 * 1024 * 1024;
-
-pub(super) const DAMAGED: &str = "its bytes on disk are not those that were stored";
 
 /// An event in memory.
 #[derive(Debug, Clone)]
@@ -473,3 +472,6 @@ impl Lane {
         Self { mode, queue: VecDeque::new(), in_flight: false, state: LaneState::default(), guard: 0 }
     }
 }
+
+#[cfg(test)]
+mod tests;

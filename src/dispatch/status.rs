@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::journal::deliveries::{SinkNumber, SinkState};
+use crate::journal::{SinkNumber, SinkState};
 
 /// What a worker is doing; written by it, read by everybody.
 #[derive(Debug)]

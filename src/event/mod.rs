@@ -27,6 +27,28 @@ pub enum Kind {
     Quarantined,
 }
 
+impl Kind {
+    /// As it is stored, and hashed into the checksum.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Event => 0,
+            Self::Stale => 1,
+            Self::Quarantined => 2,
+        }
+    }
+
+    /// The kind that is stored as this number. An unknown one is not delivered.
+    #[must_use]
+    pub fn from_number(number: i64) -> Self {
+        match number {
+            0 => Self::Event,
+            1 => Self::Stale,
+            _ => Self::Quarantined,
+        }
+    }
+}
+
 /// An authentic event, ready to be stored, or read back from the journal. Its [`Parts`] can be read, not changed.
 ///
 /// There are two ways to one, so that bytes that nobody proved to be authentic can't become an event:
@@ -168,11 +190,7 @@ impl Event {
         let mut bytes = Vec::with_capacity(512);
         let parts = &self.0;
         bytes.extend_from_slice(parts.id.as_bytes());
-        bytes.push(match parts.kind {
-            Kind::Event => 0,
-            Kind::Stale => 1,
-            Kind::Quarantined => 2,
-        });
+        bytes.push(parts.kind.number());
         add_text(&mut bytes, Some(&parts.endpoint));
         bytes.extend_from_slice(&parts.received_ms.to_le_bytes());
         bytes.extend_from_slice(&parts.created_ms.to_le_bytes());

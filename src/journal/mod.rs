@@ -1,239 +1,409 @@
-//! The durable store: append, read from a cursor, settle, query.
+//! The durable store: append, read from a cursor, settle, ask.
 //!
-//! One thread owns the connection that writes ([`writer`]); everything that changes the file goes through its queue and is
-//! committed in groups. An append is answered after the commit that holds it, so a 200 means "on disk". Readers
-//! ([`Reader`]) have connections of their own and never wait for the writer.
+//! This file is the interface, in words: what a caller may rely on, whatever stands behind it. Today that is SQLite
+//! ([`sqlite`]), one file on one machine. The suite `tests/it/conformance` holds every store to these words.
 //!
-//! Invariants:
-//! - Sequence numbers ascend in the order of storing and are never reused.
-//! - An id is stored once for as long as it is recognised; dedupe and storing are one transaction.
-//! - Every row of `parked` has its lane's row in `lanes`.
-//! - After an I/O error nothing more is written: the process ends, and the next open checks the file.
+//! **Order.** Every event gets a sequence number. Numbers ascend in the order of storing, from 1, and are never used again,
+//! also not after deletions and restarts. Whoever sees a number sees every smaller one that is still stored: a cursor is
+//! never past an event that is yet to come.
+//!
+//! **Once.** An event's id is stored once for as long as it is recognised; deciding that and storing are one step.
+//!
+//! **Durable.** What is answered with `Ok` outlasts a crash of the process and of the machine. A change is made whole or
+//! not at all. An error means that it was not made, unless it says that this is unknown.
+//!
+//! **Deliveries.** A sink's *cursor* says that everything up to it is settled (delivered, or not for this sink), *parked*
+//! or *dead*. Parked events are those that wait behind a failed one of their conversation, a row each, grouped in *lanes*; a
+//! lane keeps the retry state of its oldest event. A sink that keeps up therefore costs one small change a batch.
+//!
+//! **Bounds.** Every read is of a page, bounded in rows and in bytes of bodies. Every change that may be long goes in
+//! steps, which the caller repeats, so that events are stored in between.
 
-mod checkpoint;
-pub mod deliveries;
-mod open;
-pub mod purge;
-pub mod query;
-mod queue;
-pub mod read;
-pub mod replay;
+mod query;
 pub mod retention;
-pub mod schema;
-mod scrub;
-mod tail;
-mod wal;
-mod writer;
+pub mod sqlite;
+mod types;
 
-use std::path::{Path, PathBuf};
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use rusqlite::Connection;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
+use uuid::Uuid;
 
+use crate::config;
 use crate::event::Event;
+use crate::metrics::Metrics;
 
-pub use open::{Ended, Opened, Running, open};
-pub use read::Reader;
-pub use schema::OpenError;
+pub use query::{Delivery, DeliveryState, EventState, Filter, Found, Listed, Order, Page, Resolved, SinkReport, Wants};
+pub use types::{
+    AppendError, Appended, Dead, DueLane, Ended, EraseError, Expired, Fresh, LaneState, OpenError, Park, Parked,
+    ReadError, Removed, RetentionError, Retried, Row, Settlement, SinkNumber, SinkState, WriteError,
+};
 
-use queue::{Append, Change, Queue};
-use tail::Tail;
+/// Events in one step of a replay, or of a retry of dead letters.
+pub const REPLAY_STEP: usize = 1000;
+/// Events in one step of a purge.
+pub const PURGE_STEP: usize = 256;
 
-/// What an append came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Appended {
-    /// Stored now, under this sequence number.
-    Stored {
-        /// The event's place in the journal.
-        seq: u64,
-    },
-    /// Its id was stored before. `same_body` is false when the bytes differ from the first one's.
-    Duplicate {
-        /// Whether the bytes are those of the first one (true when they are no longer known).
-        same_body: bool,
-    },
+/// Events are stored about in the order in which they are received. Between two of them the clock may have been set by as
+/// much, in milliseconds: whoever looks for a time looks this much further.
+pub const CLOCK_SLACK_MS: i64 = 60 * 60 * 1000;
+
+/// An open journal and what runs behind it.
+#[derive(Debug)]
+pub struct Opened {
+    /// The handle to share.
+    pub journal: Journal,
+    /// Must be awaited: it ends after [`Journal::close`], or early with an error.
+    pub running: Running,
 }
 
-/// Why an event could not be stored. The sender must try again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum AppendError {
-    /// More is waiting for the disk than the queue may hold.
-    #[error("the journal's queue is full")]
-    Busy,
-    /// No room on the disk, or `journal.max_bytes` is reached.
-    #[error("the journal is full")]
-    Full,
-    /// An I/O error: whether the event is on disk is unknown, and the process is about to end.
-    #[error("the journal failed")]
-    Failed,
-    /// The journal is shutting down.
-    #[error("the journal is closed")]
-    Closed,
+/// Opens the journal that is configured, and starts what runs behind it. Must be called inside a tokio runtime, in which
+/// its answers are then handed out.
+///
+/// # Errors
+/// See [`OpenError`]; nothing is running then.
+pub fn open(config: &config::Journal, metrics: Arc<Metrics>) -> Result<Opened, OpenError> {
+    let (store, running) = sqlite::Store::open(config, metrics)?;
+    Ok(Opened { journal: Journal::Sqlite(store), running: Running::Sqlite(running) })
 }
 
-/// Why a change was not made.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    /// Too many changes are waiting.
-    #[error("too many changes are waiting for the journal")]
-    Busy,
-    /// No room on the disk.
-    #[error("the journal's disk is full")]
-    Full,
-    /// An I/O error; the process is about to end.
-    #[error("the journal failed")]
-    Failed,
-    /// The journal is shutting down.
-    #[error("the journal is closed")]
-    Closed,
-    /// The change itself was refused by the database.
-    #[error("{0}")]
-    Refused(rusqlite::Error),
-}
-
-/// State that every part of the process may look at without asking the writer.
-#[derive(Debug, Default)]
-struct Shared {
-    /// Cleared while the disk is full or after an I/O error.
-    writable: AtomicBool,
-    /// Used pages, in bytes.
-    bytes: AtomicU64,
-}
-
-/// Handle of the journal; cheap to clone.
-#[derive(Clone)]
-pub struct Journal {
-    queue: Arc<Queue>,
-    shared: Arc<Shared>,
-    tail: Arc<Tail>,
-    head: watch::Receiver<u64>,
-    path: Arc<PathBuf>,
-    /// The database file, open for as long as the journal: see [`scrub`].
-    file: Arc<std::fs::File>,
-}
-
-impl std::fmt::Debug for Journal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Journal").field("path", &self.path).finish_non_exhaustive()
-    }
+/// A handle of the journal; cheap to clone. Everything that changes it goes through here.
+#[derive(Debug, Clone)]
+pub enum Journal {
+    /// A file on this machine.
+    Sqlite(sqlite::Store),
 }
 
 impl Journal {
     /// Stores an event: it is queued at once, and stored even when the returned future is dropped, which is done once the
-    /// event is on disk.
+    /// event is on disk. Events of one task are stored in the order of its calls.
     ///
     /// # Errors
-    /// The event is not, or not surely, on disk: see [`AppendError`].
+    /// The event is not, or not surely, on disk: see [`AppendError`]. To be sent again as it is; the id tells.
     pub fn append(&self, event: Event) -> impl Future<Output = Result<Appended, AppendError>> + Send + use<> {
-        let (reply, answer) = oneshot::channel();
-        let body_hash = event.body_hash();
-        let checksum = event.checksum_with(body_hash);
-        let queued = self.queue.append(Append { event, body_hash, checksum, reply });
-        // Not the event waits but its answer: each open connection has one of these futures.
-        async move {
-            queued?;
-            answer.await.unwrap_or(Err(AppendError::Failed))
+        match self {
+            Self::Sqlite(store) => store.append(event),
         }
     }
 
-    /// Runs a change inside the writer's next transaction and returns its result once that is committed.
+    /// The state of a sink, made now if the journal has never seen its name: it then begins after the newest event, or with
+    /// the oldest when `from_start`. Of a known one nothing is written.
     ///
     /// # Errors
-    /// Nothing of the change is in the database: see [`WriteError`]. After [`WriteError::Failed`] that is unknown.
-    pub async fn write<T: Send + 'static>(
-        &self,
-        change: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, WriteError> {
-        let (reply, answer) = oneshot::channel();
-        let job = Job { change: Some(change), result: None, reply };
-        if let Err((job, error)) = self.queue.change(Box::new(job)) {
-            job.answer(Err(error));
+    /// See [`WriteError`].
+    pub async fn sink(&self, name: &str, from_start: bool) -> Result<SinkState, WriteError> {
+        match self {
+            Self::Sqlite(store) => store.sink(name, from_start).await,
         }
-        answer.await.unwrap_or(Err(WriteError::Failed))
     }
 
-    /// Runs something on the writer's connection between two transactions.
-    async fn between<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Connection) -> T + Send + 'static,
-    ) -> Result<T, WriteError> {
-        let (reply, answer) = oneshot::channel();
-        // Whoever asked may have gone.
-        self.queue.between(Box::new(move |connection| drop(reply.send(work(connection)))))?;
-        answer.await.map_err(|_| WriteError::Failed)
+    /// Records what happened at a sink. A cursor never moves back; what is recorded of events that were purged meanwhile is
+    /// left out.
+    ///
+    /// # Errors
+    /// See [`WriteError`]; it may be tried again as it is.
+    pub async fn settle(&self, sink: SinkNumber, settlement: Arc<Settlement>) -> Result<(), WriteError> {
+        match self {
+            Self::Sqlite(store) => store.settle(sink, settlement).await,
+        }
+    }
+
+    /// Remembers that an operator paused a sink, or ended the pause. False when there is no such sink.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn set_paused(&self, name: &str, paused: bool) -> Result<bool, WriteError> {
+        match self {
+            Self::Sqlite(store) => store.set_paused(name, paused).await,
+        }
+    }
+
+    /// One step of forgetting a sink: its parked events, its dead letters, at last itself. True when it is gone. Its
+    /// worker must not be running.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn forget_sink(&self, sink: SinkNumber) -> Result<bool, WriteError> {
+        match self {
+            Self::Sqlite(store) => store.forget_sink(sink).await,
+        }
+    }
+
+    /// Asks for these events, [`REPLAY_STEP`] at most, to be delivered to a sink once more, marked with the replay's id. They
+    /// are parked in lanes of their own, made from the replay's id and the event's lane: within one replay a conversation
+    /// keeps its order, and what comes newly waits for none of it. Events that are gone are left out. Returns how many
+    /// there will be; the sink's worker must be woken.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn replay(&self, sink: SinkNumber, replay: Arc<str>, seqs: Vec<u64>) -> Result<u64, WriteError> {
+        match self {
+            Self::Sqlite(store) => store.replay(sink, replay, seqs).await,
+        }
+    }
+
+    /// One step of a retry: takes dead letters of a sink after the sequence number `after`, [`REPLAY_STEP`] at most, and
+    /// parks them as [`Journal::replay`] does, with their attempts counted anew. `retry` is an id for all steps of one
+    /// retry. The sink's worker must be woken.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn retry_dead(&self, sink: SinkNumber, retry: Arc<str>, after: u64) -> Result<Retried, WriteError> {
+        match self {
+            Self::Sqlite(store) => store.retry_dead(sink, retry, after).await,
+        }
+    }
+
+    /// Deletes events, [`PURGE_STEP`] at most, everything that was still to be delivered of them, and their dead letters.
+    /// Their ids stay recognised. Copies of their bytes may be left until [`Journal::erase`]; the workers must be told.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn purge(&self, seqs: Vec<u64>) -> Result<Removed, WriteError> {
+        match self {
+            Self::Sqlite(store) => store.purge(seqs).await,
+        }
+    }
+
+    /// Leaves no copy of what was deleted in what the journal keeps.
+    ///
+    /// # Errors
+    /// See [`EraseError`]; asking again helps.
+    pub async fn erase(&self) -> Result<(), EraseError> {
+        match self {
+            Self::Sqlite(store) => store.erase().await,
+        }
+    }
+
+    /// What deletes in time, for a journal that was opened with the same settings.
+    ///
+    /// # Errors
+    /// The journal can't be opened for reading.
+    pub fn retention(&self, config: &config::Journal) -> Result<Retention, OpenError> {
+        match self {
+            Self::Sqlite(store) => store.retention(config).map(Retention::Sqlite),
+        }
+    }
+
+    /// What reads, with a connection of its own: it waits for no change, and no change waits for it.
+    ///
+    /// # Errors
+    /// The journal can't be opened for reading.
+    pub fn reader(&self) -> Result<Reader, OpenError> {
+        match self {
+            Self::Sqlite(store) => store.reader().map(Reader::Sqlite),
+        }
+    }
+
+    /// The newest stored sequence number, 0 in an empty journal; wakes whenever events were stored.
+    #[must_use]
+    pub fn head(&self) -> watch::Receiver<u64> {
+        match self {
+            Self::Sqlite(store) => store.head(),
+        }
     }
 
     /// Whether events can be stored at present.
     #[must_use]
     pub fn is_writable(&self) -> bool {
-        self.shared.writable.load(Ordering::Relaxed)
-    }
-
-    /// The newest committed sequence number, 0 in an empty journal; wakes on every commit that stores events.
-    #[must_use]
-    pub fn head(&self) -> watch::Receiver<u64> {
-        self.head.clone()
-    }
-
-    /// The database file.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Bytes that events and delivery state occupy in the database file; free pages don't count.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.shared.bytes.load(Ordering::Relaxed)
-    }
-
-    /// A reader with a connection of its own.
-    ///
-    /// # Errors
-    /// The file can't be opened.
-    pub fn reader(&self) -> Result<Reader, OpenError> {
-        Ok(Reader::new(schema::connect(&self.path, true)?, self.tail.clone()))
-    }
-
-    /// Lets the writer finish what waits and end; appends from now on are refused.
-    pub fn close(&self) {
-        self.queue.close();
-    }
-}
-
-/// A change and whoever waits for its result.
-struct Job<F, T> {
-    change: Option<F>,
-    result: Option<rusqlite::Result<T>>,
-    reply: oneshot::Sender<Result<T, WriteError>>,
-}
-
-impl<F, T> Change for Job<F, T>
-where
-    F: FnOnce(&Connection) -> rusqlite::Result<T> + Send,
-    T: Send,
-{
-    fn run(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        let Some(change) = self.change.take() else { return Ok(()) };
-        match change(connection) {
-            Ok(value) => {
-                self.result = Some(Ok(value));
-                Ok(())
-            }
-            Err(error) => Err(error),
+        match self {
+            Self::Sqlite(store) => store.is_writable(),
         }
     }
 
-    fn answer(self: Box<Self>, committed: Result<(), WriteError>) {
-        let result = match (committed, self.result) {
-            (Ok(()), Some(Ok(value))) => Ok(value),
-            (Err(error), _) => Err(error),
-            (Ok(()), Some(Err(error))) => Err(WriteError::Refused(error)),
-            (Ok(()), None) => Err(WriteError::Failed),
-        };
-        // Whoever asked may have gone.
-        let _ = self.reply.send(result);
+    /// Bytes that events and delivery state occupy.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Sqlite(store) => store.bytes(),
+        }
+    }
+
+    /// Lets what waits be stored and everything end; appends from now on are refused.
+    pub fn close(&self) {
+        match self {
+            Self::Sqlite(store) => store.close(),
+        }
+    }
+}
+
+/// What runs behind the journal.
+#[derive(Debug)]
+pub enum Running {
+    /// The threads of a file.
+    Sqlite(sqlite::Running),
+}
+
+impl Running {
+    /// Waits for its end. Cancel-safe.
+    ///
+    /// # Errors
+    /// It ended because of the disk or a bug: the process must end too.
+    pub async fn ended(&mut self) -> Result<(), Ended> {
+        match self {
+            Self::Sqlite(running) => running.ended().await,
+        }
+    }
+}
+
+/// Deletes bodies and ids in time.
+#[derive(Debug)]
+pub enum Retention {
+    /// In a file.
+    Sqlite(sqlite::Retention),
+}
+
+impl Retention {
+    /// Deletes all that is due at `now_ms`, unix milliseconds: bodies that every sink was done with a retention time ago
+    /// and that nobody has parked or among its dead letters, and ids older than the dedupe window whose body is gone.
+    ///
+    /// # Errors
+    /// See [`RetentionError`]; what was deleted until then stays deleted.
+    pub async fn pass(&mut self, now_ms: i64) -> Result<Expired, RetentionError> {
+        match self {
+            Self::Sqlite(retention) => retention.pass(now_ms).await,
+        }
+    }
+}
+
+/// Reads the journal. Clones share a connection and wait for each other.
+#[derive(Debug, Clone)]
+pub enum Reader {
+    /// A file.
+    Sqlite(sqlite::Reader),
+}
+
+/// For workers and live streams.
+impl Reader {
+    /// The events after `seq` in order, `limit` at most. `blocked_at` names a sink that has parked events, whose lanes must
+    /// then be looked up.
+    ///
+    /// # Errors
+    /// The journal could not be read.
+    pub async fn after(&self, seq: u64, limit: usize, blocked_at: Option<SinkNumber>) -> Result<Vec<Fresh>, ReadError> {
+        match self {
+            Self::Sqlite(reader) => reader.after(seq, limit, blocked_at).await,
+        }
+    }
+
+    /// The lanes of a sink that are due at `now_ms`, longest due first, `limit` at most, and when the next one will be. A
+    /// lane that is due after `horizon_ms` is due now: no lane waits that long, so the clock has jumped.
+    ///
+    /// # Errors
+    /// The journal could not be read.
+    pub async fn due(
+        &self,
+        sink: SinkNumber,
+        now_ms: i64,
+        horizon_ms: i64,
+        limit: usize,
+    ) -> Result<(Vec<DueLane>, Option<i64>), ReadError> {
+        match self {
+            Self::Sqlite(reader) => reader.due(sink, now_ms, horizon_ms, limit).await,
+        }
+    }
+
+    /// The oldest parked events of a lane after `after`, in order, `limit` at most, and whether there are more behind them.
+    ///
+    /// # Errors
+    /// The journal could not be read.
+    pub async fn parked(
+        &self,
+        sink: SinkNumber,
+        lane: u64,
+        after: u64,
+        limit: usize,
+    ) -> Result<(Vec<Parked>, bool), ReadError> {
+        match self {
+            Self::Sqlite(reader) => reader.parked(sink, lane, after, limit).await,
+        }
+    }
+
+    /// Events beyond a sink's cursor that are parked for it or dead: a crash came before the cursor could move past them.
+    ///
+    /// # Errors
+    /// The journal could not be read.
+    pub async fn beyond(&self, sink: SinkNumber, cursor: u64) -> Result<HashSet<u64>, ReadError> {
+        match self {
+            Self::Sqlite(reader) => reader.beyond(sink, cursor).await,
+        }
+    }
+
+    /// How many events are parked for a sink.
+    ///
+    /// # Errors
+    /// The journal could not be read.
+    pub async fn count_parked(&self, sink: SinkNumber) -> Result<i64, ReadError> {
+        match self {
+            Self::Sqlite(reader) => reader.count_parked(sink).await,
+        }
+    }
+}
+
+/// For operators. Little is indexed, so a list is a scan: one call looks at a bounded number of rows and says where to go
+/// on; none holds a snapshot for long.
+impl Reader {
+    /// One page of the events that a filter means; `from` is the `next` of the page before. [`EventState::Purged`] finds
+    /// nothing here: see [`Reader::purged`].
+    ///
+    /// # Errors
+    /// The journal could not be read.
+    pub async fn list(
+        &self,
+        filter: Filter,
+        order: Order,
+        from: Option<u64>,
+        limit: usize,
+        wants: Wants,
+    ) -> Result<Page, ReadError> {
+        match self {
+            Self::Sqlite(reader) => reader.list(filter, order, from, limit, wants).await,
+        }
+    }
+
+    /// One page of the ids that are recognised but have no bytes any more, newest first: (id, sequence number). `from` is
+    /// the last id of the page before; the second value is where to go on.
+    ///
+    /// # Errors
+    /// The journal could not be read.
+    pub async fn purged(
+        &self,
+        from: Option<Uuid>,
+        limit: usize,
+    ) -> Result<(Vec<(Uuid, u64)>, Option<Uuid>), ReadError> {
+        match self {
+            Self::Sqlite(reader) => reader.purged(from, limit).await,
+        }
+    }
+
+    /// An event by its id, with its standing at every sink. Its body only when it is asked for.
+    ///
+    /// # Errors
+    /// The journal could not be read.
+    pub async fn find(&self, id: Uuid, with_body: bool, wants: Wants) -> Result<Option<Found>, ReadError> {
+        match self {
+            Self::Sqlite(reader) => reader.find(id, with_body, wants).await,
+        }
+    }
+
+    /// What these ids stand for, in their order.
+    ///
+    /// # Errors
+    /// The journal could not be read.
+    pub async fn resolve(&self, ids: Vec<Uuid>) -> Result<Vec<Resolved>, ReadError> {
+        match self {
+            Self::Sqlite(reader) => reader.resolve(ids).await,
+        }
+    }
+
+    /// How every sink that the journal knows stands, by name.
+    ///
+    /// # Errors
+    /// The journal could not be read.
+    pub async fn sinks(&self) -> Result<Vec<SinkReport>, ReadError> {
+        match self {
+            Self::Sqlite(reader) => reader.sinks().await,
+        }
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{Filter, Place, Shared};
 use crate::event::{Event, Kind};
-use crate::journal::read::{ReadError, Row};
+use crate::journal::{ReadError, Row};
 use crate::sink::cloudevent;
 
 /// Events read at once.

@@ -32,7 +32,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 pub use hub::{Chunk, Hub};
 pub use query::{BadQuery, Filter};
 
-use crate::journal::read::ReadError;
+use crate::journal::ReadError;
 use crate::journal::{Journal, OpenError, Reader};
 use crate::metrics::Metrics;
 use crate::serve::Problem;

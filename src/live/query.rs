@@ -7,11 +7,7 @@ use time::format_description::well_known::Rfc3339;
 use url::form_urlencoded;
 
 use crate::event::Event;
-use crate::journal::Reader;
-use crate::journal::read::{ReadError, Row};
-
-/// Events are stored about in the order in which they were received: by this much they may be out of it, milliseconds.
-const SLACK_MS: i64 = 10_000;
+use crate::journal::{CLOCK_SLACK_MS, ReadError, Reader, Row};
 
 /// What a reader wants. What is not given is not asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -92,7 +88,7 @@ pub(super) async fn first_since(reader: &Reader, since_ms: i64, head: u64) -> Re
         let middle = low + (high - low) / 2;
         let next = reader.after(middle, 1, None).await?.into_iter().next();
         match next.map(|fresh| fresh.row) {
-            Some(Row::Sound(stored)) if stored.event.received_ms < since_ms.saturating_sub(SLACK_MS) => {
+            Some(Row::Sound(stored)) if stored.event.received_ms < since_ms.saturating_sub(CLOCK_SLACK_MS) => {
                 low = stored.seq;
             }
             // Damaged rows don't say when they were received; a little too early is no harm.

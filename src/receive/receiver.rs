@@ -10,7 +10,7 @@ use prometheus_client::metrics::counter::Counter;
 use uuid::Uuid;
 
 use super::{Answer, Intake, Refusal};
-use crate::dispatch::now_ms;
+use crate::clock::now_ms;
 use crate::event::parse::NotAnEvent;
 use crate::event::{Event, Kind};
 use crate::journal::{AppendError, Appended, Journal};

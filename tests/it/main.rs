@@ -4,6 +4,7 @@
 mod admin;
 mod cli;
 mod config;
+mod conformance;
 mod content;
 mod crash;
 mod delivery;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use finhook::config::{Match, Retry};
 use finhook::dispatch::{self, Command, Handle, Phase, relay};
-use finhook::journal::{Appended, Journal, Running};
+use finhook::journal::{Appended, DeliveryState, Filter, Journal, Order, Running};
 use finhook::metrics::Metrics;
 use finhook::sink::{Delivery, Failure, Fault, Outcome, Relay};
 use proptest::prelude::*;
@@ -28,6 +28,8 @@ use crate::support::events::{close, event, open, settings};
 const SINK: &str = "model";
 const PATIENCE: Duration = Duration::from_secs(60);
 const CONCURRENCY: usize = 3;
+/// More than a case has.
+const MOST_EVENTS: usize = 1000;
 
 /// What the sink does with the next attempt in a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +74,8 @@ struct World {
     /// Events whose next delivery may be a repetition.
     excused: HashSet<u64>,
     rejections: HashMap<u64, u32>,
+    /// Dead letters whose retry was asked for.
+    retried: HashSet<u64>,
     /// Conversations with an attempt under way, and the most of them at once.
     busy: HashSet<String>,
     overlapped: bool,
@@ -103,15 +107,17 @@ fn killed() -> Outcome {
 impl Relay for Sink {
     async fn deliver(&self, delivery: Delivery) -> Outcome {
         let conversation = delivery.stored.event.fields.conversation_id.clone().unwrap().into_string();
-        let replay = delivery.replay.is_some();
         let seq = delivery.stored.seq;
-        {
+        let replay = {
             let Some(mut world) = self.world() else { return killed() };
+            // Asked for by an operator: in no order with the rest of its conversation.
+            let replay = delivery.replay.is_some() || world.retried.contains(&seq);
             if !replay {
                 world.overlapped |= !world.busy.insert(conversation.clone());
             }
             world.most_at_once = world.most_at_once.max(world.busy.len());
-        }
+            replay
+        };
         // Other attempts get a chance to overtake this one.
         for _ in 0..fastrand::usize(..4) {
             tokio::task::yield_now().await;
@@ -165,7 +171,7 @@ impl System {
         let state = journal.sink(SINK, true).await.unwrap();
         let (phase, phases) = watch::channel(Phase::Running);
         let metrics = Metrics::new().sink(SINK);
-        let (worker, handle) = dispatch::worker(&journal, state, Match::default(), metrics, phases).unwrap();
+        let (worker, handle) = dispatch::Worker::new(&journal, state, Match::default(), metrics, phases).unwrap();
         let retry =
             Retry { base: Duration::from_millis(1), cap: Duration::from_millis(4), max_age: Duration::from_secs(3600) };
         let worker = worker.spawn_relay(sink.clone(), relay::Settings { concurrency: CONCURRENCY, retry });
@@ -218,7 +224,7 @@ impl System {
 
     async fn set_paused(&self, paused: bool) {
         assert!(self.journal.set_paused(SINK, paused).await.unwrap());
-        self.handle.commands.send(if paused { Command::Pause } else { Command::Resume }).await.unwrap();
+        self.handle.tell(if paused { Command::Pause } else { Command::Resume }).await;
     }
 
     async fn replay(&mut self, nth: usize) {
@@ -227,41 +233,36 @@ impl System {
         }
         let (seq, _) = self.stored[nth % self.stored.len()];
         self.replays += 1;
-        let lane = -i64::from(self.replays);
-        let replay = format!("replay-{}", self.replays);
-        let sink = self.handle.status.number().0;
-        let park = move |c: &rusqlite::Connection| {
-            c.execute("INSERT INTO parked VALUES (?1, ?2, ?3, ?4)", rusqlite::params![sink, lane, seq as i64, replay])?;
-            c.execute("INSERT INTO lanes (sink, lane, next_ms) VALUES (?1, ?2, 0)", rusqlite::params![sink, lane])
-        };
-        self.journal.write(park).await.unwrap();
-        self.handle.commands.send(Command::Wake).await.unwrap();
+        let replay = format!("replay-{}", self.replays).into();
+        let events = self.journal.replay(self.handle.status.number(), replay, vec![seq]).await.unwrap();
+        assert_eq!(events, 1);
+        self.handle.tell(Command::Wake).await;
     }
 
     /// Dead letters go into lanes of their own and are delivered when they are asked for: out of order by contract.
     async fn retry_dead(&mut self) {
         self.replays += 1;
-        let lane = -i64::from(self.replays);
-        let sink = self.handle.status.number().0;
-        let park = move |c: &rusqlite::Connection| {
-            let parameters = rusqlite::params![sink, lane];
-            let rows =
-                c.execute("INSERT INTO parked SELECT sink, ?2, seq, 'retry' FROM dead WHERE sink = ?1", parameters)?;
-            c.execute("DELETE FROM dead WHERE sink = ?1", [sink])?;
-            if rows > 0 {
-                c.execute("INSERT INTO lanes (sink, lane, next_ms) VALUES (?1, ?2, 0)", parameters)?;
-            }
-            Ok(())
-        };
-        self.journal.write(park).await.unwrap();
-        self.handle.commands.send(Command::Wake).await.unwrap();
+        let dead = self.dead().await;
+        self.sink.world.lock().unwrap().retried.extend(&dead);
+        let retry = format!("retry-{}", self.replays).into();
+        let step = self.journal.retry_dead(self.handle.status.number(), retry, 0).await.unwrap();
+        assert_eq!(step.next, None);
+        if step.events != dead.len() as u64 {
+            // One died between the two questions: it can only be one that was rejected often enough.
+            let mut world = self.sink.world.lock().unwrap();
+            let rejected: Vec<u64> =
+                world.rejections.iter().filter(|(_, times)| **times >= 3).map(|(seq, _)| *seq).collect();
+            world.retried.extend(rejected);
+        }
+        self.handle.tell(Command::Wake).await;
     }
 
     async fn dead(&self) -> HashSet<u64> {
-        let select = |c: &rusqlite::Connection| {
-            c.prepare("SELECT seq FROM dead")?.query_map([], |row| row.get::<_, i64>(0))?.collect::<Result<Vec<_>, _>>()
-        };
-        self.journal.reader().unwrap().query(select).await.unwrap().into_iter().map(i64::unsigned_abs).collect()
+        let filter = Filter { delivery: Some(DeliveryState::Dead), ..Filter::default() };
+        let reader = self.journal.reader().unwrap();
+        let page = reader.list(filter, Order::Oldest, None, MOST_EVENTS, Arc::new(|_, _| true)).await.unwrap();
+        assert_eq!(page.next, None);
+        page.events.iter().map(|listed| listed.seq).collect()
     }
 
     /// The sink takes everything from now on: waits until nothing is left to deliver.
@@ -271,13 +272,9 @@ impl System {
         let newest = self.stored.last().map_or(0, |(seq, _)| *seq);
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let on_disk = |c: &rusqlite::Connection| {
-                c.query_row("SELECT min(cursor), (SELECT count(*) FROM parked) FROM sinks", [], |row| {
-                    Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
-                })
-            };
-            let (cursor, parked) = self.journal.reader().unwrap().query(on_disk).await.unwrap();
-            if cursor.unsigned_abs() >= newest && parked == 0 {
+            let report = self.journal.reader().unwrap().sinks().await.unwrap().remove(0);
+            let (cursor, parked) = (report.state.cursor, report.parked);
+            if cursor >= newest && parked == 0 {
                 return;
             }
             assert!(

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use finhook::config::{FileSink, Match};
 use finhook::dispatch::{self, Phase};
-use finhook::journal::read::Row;
+use finhook::journal::Row;
 use finhook::journal::{self, Ended, OpenError};
 use finhook::metrics::Metrics;
 use finhook::sink::file::Archive;
@@ -135,7 +135,7 @@ async fn examine(files: &Files, originals: &HashMap<String, Value>, case: &str) 
     let archive = folder.path().join("events.ndjson");
     if let Ok(state) = journal.sink("archive", true).await {
         let (phase, phases) = tokio::sync::watch::channel(Phase::Running);
-        let made = dispatch::worker(&journal, state, Match::default(), Metrics::new().sink("archive"), phases);
+        let made = dispatch::Worker::new(&journal, state, Match::default(), Metrics::new().sink("archive"), phases);
         if let Ok((worker, handle)) = made {
             let sink = FileSink { path: archive.clone(), rotate_bytes: u64::MAX, keep: 1 };
             let worker = worker.spawn_batch(Archive::open(&sink).unwrap());

@@ -99,13 +99,15 @@ async fn recovered(files: &BTreeMap<String, Vec<u8>>) -> Result<HashSet<String>,
     }
     let opened = journal::open(&settings(folder.path()), Arc::new(Metrics::new())).map_err(|e| e.to_string())?;
     let (journal, mut running) = (opened.journal, opened.running);
-    let read = |connection: &rusqlite::Connection| {
+    // A connection of the test's own, beside the one that the journal has.
+    let read = || -> rusqlite::Result<(String, HashSet<String>)> {
+        let connection = rusqlite::Connection::open(folder.path().join("finhook.db"))?;
         let sound: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
         let mut ids = connection.prepare("SELECT id FROM events")?;
         let ids = ids.query_map([], |row| Ok(uuid::Uuid::from_bytes(row.get(0)?).to_string()))?;
         Ok((sound, ids.collect::<Result<HashSet<_>, _>>()?))
     };
-    let read = journal.reader().unwrap().query(read).await;
+    let read = read();
     journal.close();
     running.ended().await.map_err(|e| e.to_string())?;
     match read {

@@ -9,7 +9,7 @@ use finhook::event::Event;
 use finhook::journal::{self, Journal, OpenError, Running};
 use finhook::metrics::Metrics;
 use finhook::verify::{Keyring, Signature, sign};
-use finhook::{config, dispatch};
+use finhook::{clock, config};
 
 /// Ninety days, in milliseconds.
 pub const WINDOW_MS: i64 = 90 * 24 * 60 * 60 * 1000;
@@ -33,7 +33,7 @@ pub fn receive(body: &str, received_ms: i64, window_ms: i64) -> Event {
 
 /// Event `number` of a conversation, received now.
 pub fn event(conversation: &str, number: u64) -> Event {
-    receive(&body(conversation, number), dispatch::now_ms(), WINDOW_MS)
+    receive(&body(conversation, number), clock::now_ms(), WINDOW_MS)
 }
 
 /// Default settings for a journal in `folder`.

@@ -1,22 +1,15 @@
 //! Reading back: by cursor for the sinks, by lane for what is parked.
-//!
-//! Each stored event carries a checksum over everything that is delivered of it. A row whose bytes changed on disk is
-//! reported as [`Row::Damaged`], never as an event.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, params};
-use uuid::Uuid;
 
-use super::deliveries::{LaneState, SinkNumber};
+use super::rows::{self, NEXT, WHOLE};
 use super::tail::Tail;
-use crate::event::{Event, Fields, Kind, Parts, Stored};
-
-/// What [`read_row`] reads, in its order.
-pub(super) const COLUMNS: &str = "seq, id, kind, endpoint, received_ms, created_ms, event_name, conversation_id, user_id, created_at, \
-                       status, reason, message_id, content_type, signature, lane, checksum, body";
+use crate::event::Stored;
+use crate::journal::{DueLane, Fresh, LaneState, Parked, ReadError, Row, SinkNumber};
 
 /// Bytes of bodies in one page of fresh events at most; the event that crosses it is the page's last.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -25,72 +18,6 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// Parked lanes of a sink up to which they are read with each page, in place of a look-up for each event: one or two bad
 /// conversations should cost the others nothing. Fewer than the conversations of the model test, which so goes both ways.
 const FEW_LANES: usize = 2;
-
-/// The file could not be read.
-#[derive(Debug, thiserror::Error)]
-#[error("the journal could not be read: {0}")]
-pub struct ReadError(#[from] rusqlite::Error);
-
-/// One row of the journal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Row {
-    /// As it was stored.
-    Sound(Arc<Stored>),
-    /// What is on disk is not what was stored.
-    Damaged {
-        /// Its place in the journal.
-        seq: u64,
-        /// Its lane, as far as that can be read.
-        lane: u64,
-    },
-}
-
-impl Row {
-    /// Its place in the journal.
-    #[must_use]
-    pub fn seq(&self) -> u64 {
-        match self {
-            Self::Sound(stored) => stored.seq,
-            Self::Damaged { seq, .. } => *seq,
-        }
-    }
-
-    /// Its lane.
-    #[must_use]
-    pub fn lane(&self) -> u64 {
-        match self {
-            Self::Sound(stored) => stored.event.lane(),
-            Self::Damaged { lane, .. } => *lane,
-        }
-    }
-}
-
-/// An event after a sink's cursor.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fresh {
-    /// The event.
-    pub row: Row,
-    /// Whether its lane has parked events.
-    pub blocked: bool,
-}
-
-/// A lane whose oldest parked event is due.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DueLane {
-    /// The lane.
-    pub lane: u64,
-    /// Its retry state.
-    pub state: LaneState,
-}
-
-/// A parked event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Parked {
-    /// The event.
-    pub row: Row,
-    /// The replay that asked for it, if one did.
-    pub replay: Option<Arc<str>>,
-}
 
 /// A connection that only reads. Clones share it and wait for each other.
 #[derive(Debug, Clone)]
@@ -108,27 +35,27 @@ impl Reader {
     }
 
     /// Runs a query away from the runtime's threads.
-    ///
-    /// # Errors
-    /// The file could not be read.
-    pub async fn query<T: Send + 'static>(
+    pub(super) async fn query<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, ReadError> {
         let connection = self.connection.clone();
-        let run = move || query(&connection.lock().unwrap_or_else(PoisonError::into_inner)).map_err(ReadError);
+        let run = move || {
+            let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+            query(&connection).map_err(|error| ReadError(error.to_string()))
+        };
         match tokio::task::spawn_blocking(run).await {
             Ok(result) => result,
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         }
     }
 
-    /// The events after `seq` in order, `limit` at most. `blocked_at` names a sink that has parked events, whose
-    /// lanes must then be looked up.
-    ///
-    /// # Errors
-    /// The file could not be read.
-    pub async fn after(&self, seq: u64, limit: usize, blocked_at: Option<SinkNumber>) -> Result<Vec<Fresh>, ReadError> {
+    pub(in crate::journal) async fn after(
+        &self,
+        seq: u64,
+        limit: usize,
+        blocked_at: Option<SinkNumber>,
+    ) -> Result<Vec<Fresh>, ReadError> {
         self.passed.store(seq, Ordering::Relaxed);
         if let Some(events) = self.tail.after(seq, limit) {
             return self.with_lanes(events, blocked_at).await;
@@ -140,14 +67,15 @@ impl Reader {
                 None => "EXISTS (SELECT 1 FROM lanes WHERE sink = ?3 AND lanes.lane = events.lane)",
             };
             let mut statement = connection.prepare_cached(&format!(
-                "SELECT {COLUMNS}, {blocked} FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2"
+                "SELECT {}, {blocked} FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+                *WHOLE
             ))?;
             let sink = blocked_at.map_or(0, |sink| sink.0);
             let mut rows = statement.query(params![seq.cast_signed(), limit as i64, sink])?;
             let mut page = Vec::new();
             let (mut bytes, mut last) = (0, seq);
             while let Some(row) = rows.next()? {
-                let read = read_row(row)?;
+                let read = rows::row(row)?;
                 if read.seq() <= last {
                     return Err(out_of_order(last));
                 }
@@ -155,8 +83,8 @@ impl Reader {
                 bytes += body_bytes(&read);
                 let blocked = match &few {
                     // A damaged row may hold anything for its lane.
-                    Some(few) => row.get(15).is_ok_and(|lane| few.contains(&lane)),
-                    None => row.get(18)?,
+                    Some(few) => rows::lane(row).is_ok_and(|lane| few.contains(&lane)),
+                    None => row.get(NEXT)?,
                 };
                 page.push(Fresh { row: read, blocked });
                 if bytes >= PAGE_BYTES {
@@ -196,12 +124,7 @@ impl Reader {
         .await
     }
 
-    /// The lanes of a sink that are due at `now_ms`, longest due first, and when the next one will be. A lane that is due
-    /// after `horizon_ms` is due now: no lane waits that long, so the clock has jumped.
-    ///
-    /// # Errors
-    /// The file could not be read.
-    pub async fn due(
+    pub(in crate::journal) async fn due(
         &self,
         sink: SinkNumber,
         now_ms: i64,
@@ -236,11 +159,7 @@ impl Reader {
         .await
     }
 
-    /// The oldest parked events of a lane after `after`, in order, `limit` at most, and whether there are more behind them.
-    ///
-    /// # Errors
-    /// The file could not be read.
-    pub async fn parked(
+    pub(in crate::journal) async fn parked(
         &self,
         sink: SinkNumber,
         lane: u64,
@@ -251,7 +170,7 @@ impl Reader {
             let mut statement = connection.prepare_cached(&format!(
                 "SELECT {}, parked.replay FROM parked JOIN events USING (seq)
                  WHERE parked.sink = ?1 AND parked.lane = ?2 AND parked.seq > ?3 ORDER BY parked.seq LIMIT ?4",
-                COLUMNS.replace("lane", "events.lane")
+                *WHOLE
             ))?;
             let mut rows =
                 statement.query(params![sink.0, lane.cast_signed(), after.cast_signed(), limit as i64 + 1])?;
@@ -261,22 +180,16 @@ impl Reader {
                 if page.len() == limit || bytes >= CHUNK_BYTES {
                     return Ok((page, true));
                 }
-                let read = read_row(row)?;
+                let read = rows::row(row)?;
                 bytes += body_bytes(&read);
-                page.push(Parked { row: read, replay: row.get(18)? });
+                page.push(Parked { row: read, replay: row.get(NEXT)? });
             }
             Ok((page, false))
         })
         .await
     }
-}
 
-impl Reader {
-    /// Events beyond a sink's cursor that are parked for it or dead: a crash came before the cursor could move past them.
-    ///
-    /// # Errors
-    /// The file could not be read.
-    pub async fn beyond(&self, sink: SinkNumber, cursor: u64) -> Result<HashSet<u64>, ReadError> {
+    pub(in crate::journal) async fn beyond(&self, sink: SinkNumber, cursor: u64) -> Result<HashSet<u64>, ReadError> {
         self.query(move |connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT seq FROM parked WHERE seq > ?2 AND sink = ?1 AND replay IS NULL
@@ -288,11 +201,7 @@ impl Reader {
         .await
     }
 
-    /// Parked events of a sink.
-    ///
-    /// # Errors
-    /// The file could not be read.
-    pub async fn count_parked(&self, sink: SinkNumber) -> Result<i64, ReadError> {
+    pub(in crate::journal) async fn count_parked(&self, sink: SinkNumber) -> Result<i64, ReadError> {
         self.query(move |connection| {
             connection
                 .prepare_cached("SELECT count(*) FROM parked WHERE sink = ?1")?
@@ -323,49 +232,4 @@ fn few_lanes(connection: &Connection, sink: SinkNumber) -> rusqlite::Result<Opti
         .query_map(params![sink.0, FEW_LANES as i64 + 1], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     Ok((lanes.len() <= FEW_LANES).then_some(lanes))
-}
-
-/// Reads the columns of [`COLUMNS`] and verifies the checksum.
-pub(super) fn read_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
-    let seq = row.get::<_, i64>(0)?.unsigned_abs();
-    let lane = row.get::<_, i64>(15).map(i64::cast_unsigned);
-    match read_event(row) {
-        Ok(event) if event.checksum().cast_signed() == row.get::<_, i64>(16).unwrap_or_default() => {
-            Ok(Row::Sound(Arc::new(Stored { seq, event })))
-        }
-        // A damaged row may hold values of any type in any column: not an error of the query.
-        _ => Ok(Row::Damaged { seq, lane: lane.unwrap_or(seq) }),
-    }
-}
-
-/// A kind as it is stored.
-pub(super) fn kind(number: i64) -> Kind {
-    match number {
-        0 => Kind::Event,
-        1 => Kind::Stale,
-        _ => Kind::Quarantined,
-    }
-}
-
-/// Reads the columns of [`COLUMNS`] without verifying anything.
-pub(super) fn read_event(row: &rusqlite::Row<'_>) -> rusqlite::Result<Event> {
-    Ok(Event::from_journal(Parts {
-        id: Uuid::from_bytes(row.get(1)?),
-        kind: kind(row.get(2)?),
-        endpoint: row.get(3)?,
-        received_ms: row.get(4)?,
-        created_ms: row.get(5)?,
-        fields: Fields {
-            event_name: row.get(6)?,
-            conversation_id: row.get(7)?,
-            user_id: row.get(8)?,
-            created_at: row.get(9)?,
-            status: row.get(10)?,
-            reason: row.get(11)?,
-            message_id: row.get(12)?,
-        },
-        content_type: row.get(13)?,
-        signature: row.get(14)?,
-        body: row.get_ref(17)?.as_blob()?.to_vec().into(),
-    }))
 }

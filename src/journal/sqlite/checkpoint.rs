@@ -19,7 +19,8 @@ use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 
-use super::schema::{self, OpenError};
+use super::schema;
+use crate::journal::OpenError;
 
 /// Size of the log from which it is copied back, in bytes.
 const COPY_BYTES: u64 = 8 * 1024 * 1024;

@@ -13,8 +13,8 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::{AppendError, Appended, WriteError};
 use crate::event::Event;
+use crate::journal::{AppendError, Appended, WriteError};
 
 /// Events that may wait for the writer at once.
 pub(super) const MAX_EVENTS: usize = 16 * 1024;

@@ -2,7 +2,7 @@
 //!
 //! Deleting a row is not enough for its bytes to be gone: SQLite leaves old content in pages unless `secure_delete` is on (it is,
 //! see [`schema`]), and the write-ahead log holds earlier versions of pages. So a purge is done only when the log was
-//! copied back and cut to nothing ([`Journal::erase`]), which is refused while a reader is busy, and therefore repeated.
+//! copied back and cut to nothing ([`Store::erase`]), which is refused while a reader is busy, and therefore repeated.
 //!
 //! The id's row stays, so that a resend is a duplicate and brings nothing back. Sequence numbers are kept from being given
 //! out again in the transaction that deletes.
@@ -14,12 +14,10 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::deliveries::SinkNumber;
 use super::retention::keep_numbers;
-use super::{Journal, WriteError, schema, scrub};
+use super::{Store, schema, scrub};
+use crate::journal::{EraseError, Removed, SinkNumber, WriteError};
 
-/// Events in one step.
-pub const STEP: usize = 256;
 /// Rows of a sink in one step of forgetting it.
 const FORGET_STEP: i64 = 1000;
 /// How long one try to cut the log waits for readers. Commits wait as long.
@@ -31,60 +29,24 @@ const CUT_PAUSE: Duration = Duration::from_millis(50);
 /// How long to try at all.
 const ERASE_PATIENCE: Duration = Duration::from_secs(60);
 
-/// What was removed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Removed {
-    /// Events.
-    pub events: u64,
-    /// Bytes of their bodies.
-    pub bytes: u64,
-}
-
-/// Why the log still holds what was deleted. Asking again helps.
-#[derive(Debug, thiserror::Error)]
-pub enum EraseError {
-    /// Some reader was always busy.
-    #[error("the write-ahead log was in use the whole time")]
-    Busy,
-    /// The file could not be opened or read.
-    #[error(transparent)]
-    Open(#[from] schema::OpenError),
-    /// The file could not be read or written.
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-    /// The writer is ending.
-    #[error(transparent)]
-    Write(#[from] WriteError),
-    /// SQLite reports something else.
-    #[error(transparent)]
-    Sqlite(#[from] rusqlite::Error),
-}
-
-impl Journal {
-    /// Deletes events, everything that was still to be delivered of them, and their dead letters. Done only after
-    /// [`Journal::erase`]; the workers must be told.
-    ///
-    /// # Errors
-    /// See [`WriteError`].
-    pub async fn purge(&self, seqs: Vec<u64>) -> Result<Removed, WriteError> {
+impl Store {
+    pub(in crate::journal) async fn purge(&self, seqs: Vec<u64>) -> Result<Removed, WriteError> {
         let removed = self.write(move |connection| purge(connection, &seqs)).await?;
         // After the commit, and so after anything that was committed with it came into memory.
         self.tail.clear();
         Ok(removed)
     }
 
-    /// Leaves no copy of what was deleted: cuts the write-ahead log to nothing, and wipes the unused parts of pages.
-    ///
-    /// # Errors
-    /// See [`EraseError`].
-    pub async fn erase(&self) -> Result<(), EraseError> {
+    pub(in crate::journal) async fn erase(&self) -> Result<(), EraseError> {
         let path = self.path.clone();
         let deadline = Instant::now() + ERASE_PATIENCE;
         let cut = move || {
             let connection = schema::connect(&path, false)?;
-            connection.busy_timeout(CUT_PATIENCE)?;
+            connection.busy_timeout(CUT_PATIENCE).map_err(store)?;
             // The bulk is copied without holding up anybody; the rest with the writer waiting.
-            while !(checkpoint(&connection, "PASSIVE")? && checkpoint(&connection, "TRUNCATE")?) {
+            while !(checkpoint(&connection, "PASSIVE").map_err(store)?
+                && checkpoint(&connection, "TRUNCATE").map_err(store)?)
+            {
                 if Instant::now() >= deadline {
                     return Err(EraseError::Busy);
                 }
@@ -95,7 +57,7 @@ impl Journal {
         off_the_runtime(cut).await?;
         let file = self.file.clone();
         // What is left of deleted rows is in the file now, wherever it may be written again meanwhile.
-        let pages = off_the_runtime(move || scrub::find(&file)).await?;
+        let pages = off_the_runtime(move || scrub::find(&file)).await.map_err(store)?;
         for step in pages.chunks(WIPE_STEP) {
             let step: Arc<[u64]> = step.into();
             loop {
@@ -112,12 +74,7 @@ impl Journal {
         Ok(())
     }
 
-    /// One step of forgetting a sink: its parked events, its dead letters, at last itself. True when it is gone.
-    /// Its worker must not be running.
-    ///
-    /// # Errors
-    /// See [`WriteError`].
-    pub async fn forget_sink(&self, sink: SinkNumber) -> Result<bool, WriteError> {
+    pub(in crate::journal) async fn forget_sink(&self, sink: SinkNumber) -> Result<bool, WriteError> {
         self.write(move |connection| {
             let sink = sink.0;
             for sql in [
@@ -139,16 +96,20 @@ impl Journal {
 
 /// Wipes these pages on the writer's thread. False when a reader was in the way.
 fn wipe(connection: &Connection, file: &File, pages: &[u64]) -> Result<bool, EraseError> {
-    connection.busy_timeout(CUT_PATIENCE)?;
+    connection.busy_timeout(CUT_PATIENCE).map_err(store)?;
     let cut = checkpoint(connection, "TRUNCATE");
-    connection.busy_timeout(schema::BUSY_PATIENCE)?;
-    if !cut? {
+    connection.busy_timeout(schema::BUSY_PATIENCE).map_err(store)?;
+    if !cut.map_err(store)? {
         return Ok(false);
     }
     // The cache may hold the pages as they were.
-    connection.execute_batch("PRAGMA shrink_memory")?;
-    scrub::wipe(file, pages)?;
+    connection.execute_batch("PRAGMA shrink_memory").map_err(store)?;
+    scrub::wipe(file, pages).map_err(store)?;
     Ok(true)
+}
+
+fn store(error: impl ToString) -> EraseError {
+    EraseError::Store(error.to_string())
 }
 
 async fn off_the_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

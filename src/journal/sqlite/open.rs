@@ -9,11 +9,12 @@ use tokio::task::JoinHandle;
 
 use super::checkpoint::Checkpointer;
 use super::queue::Queue;
-use super::schema::{self, OpenError};
+use super::schema;
 use super::tail::Tail;
-use super::writer::{Answers, Failed, Writer};
-use super::{Journal, Shared};
+use super::writer::{Answers, Writer};
+use super::{Shared, Store};
 use crate::config;
+use crate::journal::{Ended, OpenError};
 use crate::metrics::Metrics;
 
 /// How long the end of the threads may take after their work is done.
@@ -22,54 +23,28 @@ const JOIN_PATIENCE: Duration = Duration::from_secs(5);
 /// Groups that are committed but not yet answered; past it the writer waits for the runtime.
 const WAITING_GROUPS: usize = 64;
 
-/// An open journal and what runs behind it.
-#[derive(Debug)]
-pub struct Opened {
-    /// The handle to share.
-    pub journal: Journal,
-    /// Must be awaited: it ends after [`Journal::close`], or early with an error.
-    pub running: Running,
-}
-
 /// The journal's threads.
 #[derive(Debug)]
 pub struct Running {
-    ended: oneshot::Receiver<Result<(), Failed>>,
+    ended: oneshot::Receiver<Result<(), Ended>>,
     answers: JoinHandle<()>,
 }
 
-/// The writer is gone for a reason it could not tell.
-#[derive(Debug, thiserror::Error)]
-pub enum Ended {
-    /// The disk failed.
-    #[error(transparent)]
-    Failed(#[from] Failed),
-    /// A bug.
-    #[error("the journal's writer panicked; this is a bug in finhook")]
-    Panicked,
-}
-
 impl Running {
-    /// Waits for the writer's end. Cancel-safe.
-    ///
-    /// # Errors
-    /// The writer ended because of the disk or a bug: the process must end too.
-    pub async fn ended(&mut self) -> Result<(), Ended> {
+    /// Waits for the writer's end.
+    pub(in crate::journal) async fn ended(&mut self) -> Result<(), Ended> {
         let ended = (&mut self.ended).await.map_err(|_| Ended::Panicked)?;
         // The last answers are handed out before the process goes on to end.
         let _ = tokio::time::timeout(JOIN_PATIENCE, &mut self.answers).await;
-        ended.map_err(Ended::Failed)
+        ended
     }
 }
 
-/// Opens the file and starts the writer. Must be called inside a tokio runtime.
-///
-/// # Errors
-/// See [`OpenError`]; nothing is running then.
-pub fn open(config: &config::Journal, metrics: Arc<Metrics>) -> Result<Opened, OpenError> {
+/// Opens the file and starts the writer.
+pub(super) fn open(config: &config::Journal, metrics: Arc<Metrics>) -> Result<(Store, Running), OpenError> {
     let path = config.path.clone();
     let (connection, lock) = schema::open(&path)?;
-    let sqlite = |error| OpenError::Sqlite { path: path.clone(), error };
+    let sqlite = |error| schema::explain(&path, error);
     let next_seq: i64 = connection
         .query_row(
             "SELECT max((SELECT value FROM meta WHERE key = 'next_seq'),
@@ -122,8 +97,7 @@ pub fn open(config: &config::Journal, metrics: Arc<Metrics>) -> Result<Opened, O
             let _ = ended_sender.send(result);
         })
         .map_err(|error| OpenError::Io { path: path.clone(), error })?;
-    let journal = Journal { queue, shared, tail, head, path: Arc::new(path), file };
-    Ok(Opened { journal, running: Running { ended, answers } })
+    Ok((Store { queue, shared, tail, head, path: Arc::new(path), file }, Running { ended, answers }))
 }
 
 /// Hands out the answers of each group from inside the runtime, where waking a request costs no system call.

@@ -16,12 +16,13 @@ use std::time::{Duration, Instant};
 use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension as _, params};
 use tokio::sync::mpsc;
 
+use super::Shared;
 use super::checkpoint::Checkpointer;
 use super::queue::{Append, Change, Queue, Reply, Work};
 use super::schema::{self, Lock};
 use super::tail::Tail;
-use super::{AppendError, Appended, Shared, WriteError};
-use crate::event::{Kind, Stored};
+use crate::event::Stored;
+use crate::journal::{AppendError, Appended, Ended, WriteError};
 use crate::metrics::Metrics;
 
 /// Events in one transaction at most: bounds the time of a commit and the growth of the log in one step.
@@ -46,14 +47,6 @@ pub(super) struct Answers {
     pub(super) evicted: Vec<Arc<Stored>>,
 }
 
-/// Why the writer ended.
-#[derive(Debug, thiserror::Error)]
-#[error("the journal {path} failed: {error}. The next start checks it; look at the disk first")]
-pub struct Failed {
-    path: PathBuf,
-    error: rusqlite::Error,
-}
-
 pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) lock: Lock,
@@ -74,7 +67,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Runs until the queue is closed and empty, or until an I/O error.
-    pub(super) fn run(mut self) -> Result<(), Failed> {
+    pub(super) fn run(mut self) -> Result<(), Ended> {
         let outcome = self.turns();
         if let Err(error) = outcome {
             self.shared.writable.store(false, Ordering::Relaxed);
@@ -86,7 +79,7 @@ impl Writer {
             while self.queue.take(&mut rest, Duration::ZERO) {
                 refuse(&mut rest, AppendError::Failed);
             }
-            return Err(Failed { path: self.path, error });
+            return Err(Ended::Failed { path: self.path, why: error.to_string() });
         }
         // The last one out copies the log back, so that a stopped finhook leaves one file.
         if let Err(error) = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
@@ -136,7 +129,7 @@ impl Writer {
                 let stored = appends.len();
                 self.publish(appends, outcomes);
                 for (change, refused) in changes.into_iter().zip(refused) {
-                    change.answer(refused.map_or(Ok(()), |error| Err(WriteError::Refused(error))));
+                    change.answer(refused.map_or(Ok(()), |error| Err(WriteError::Refused(error.to_string()))));
                 }
                 self.checkpoint(stored)
             }
@@ -344,16 +337,11 @@ impl<'c> Insert<'c> {
             let first: Option<i64> = self.first.query_row([id], |row| row.get(0)).optional()?.flatten();
             return Ok(Appended::Duplicate { same_body: first.is_none_or(|first| first == hash) });
         }
-        let kind = match event.kind {
-            Kind::Event => 0,
-            Kind::Stale => 1,
-            Kind::Quarantined => 2,
-        };
         let fields = &event.fields;
         self.event.execute(params![
             seq.cast_signed(),
             id,
-            kind,
+            event.kind.number(),
             &*event.endpoint,
             event.received_ms,
             event.created_ms,

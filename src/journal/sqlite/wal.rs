@@ -14,7 +14,8 @@ use std::path::Path;
 
 use rusqlite::{Connection, ErrorCode};
 
-use super::schema::{self, OpenError};
+use super::schema;
+use crate::journal::OpenError;
 
 /// Of the log's own header, in bytes. Its format: <https://www.sqlite.org/fileformat2.html#the_write_ahead_log>.
 const HEADER: usize = 32;

@@ -23,9 +23,10 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
 
 use super::wal;
+use crate::journal::OpenError;
 
 /// Format of the database; stored as `user_version`. A file with a larger one is refused.
-pub const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 1;
 /// "finh": tells a finhook database from any other SQLite file.
 const APPLICATION_ID: i64 = 0x6669_6e68;
 /// Larger pages mean fewer of them for append-only tables: measured best for 1 KiB bodies.
@@ -101,72 +102,6 @@ CREATE TABLE marks (at_ms INTEGER PRIMARY KEY, cursor INTEGER NOT NULL);
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO meta VALUES ('next_seq', 1);
 ";
-
-/// Why a journal could not be opened. Each text says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process has the file.
-    #[error(
-        "{path} is in use by another finhook process: stop that one first, or give this one a journal.path of its own"
-    )]
-    InUse {
-        /// The database file.
-        path: PathBuf,
-    },
-    /// The file or its folder can't be used.
-    #[error(
-        "cannot open the journal {path}: {error}: journal.path must name a file in a folder that finhook may write to"
-    )]
-    Io {
-        /// What was tried.
-        path: PathBuf,
-        /// Why it failed.
-        error: io::Error,
-    },
-    /// Not a database, or not finhook's.
-    #[error("{path} is not a finhook journal ({why}): point journal.path elsewhere, or move that file away")]
-    Foreign {
-        /// The database file.
-        path: PathBuf,
-        /// What was found.
-        why: String,
-    },
-    /// Written by a newer finhook.
-    #[error("{path} has format {found}, this finhook knows up to {VERSION}: run the newer finhook that wrote it")]
-    Newer {
-        /// The database file.
-        path: PathBuf,
-        /// Its format.
-        found: i64,
-    },
-    /// Damaged.
-    #[error(
-        "the journal {path} is damaged: {why}. Stop finhook, copy {path} and {path}-wal elsewhere, and follow \
-         \"When the journal is damaged\" in the README"
-    )]
-    Damaged {
-        /// The database file.
-        path: PathBuf,
-        /// What the check found, shortened.
-        why: String,
-    },
-    /// SQLite would not do what durability needs.
-    #[error("the journal {path} can't be made durable: {why}: put it on a local disk")]
-    NotDurable {
-        /// The database file.
-        path: PathBuf,
-        /// Which setting was refused.
-        why: String,
-    },
-    /// Anything else that SQLite reports.
-    #[error("cannot open the journal {path}: {error}: is its disk full, read-only or failing?")]
-    Sqlite {
-        /// The database file.
-        path: PathBuf,
-        /// SQLite's words.
-        error: rusqlite::Error,
-    },
-}
 
 /// Holds the journal's lock; dropped when the process lets go of the file.
 #[derive(Debug)]
@@ -264,7 +199,7 @@ fn prepare(connection: &Connection, path: &Path) -> Result<(), OpenError> {
         return Err(OpenError::Foreign { path: path.to_owned(), why: "it is another program's database".to_owned() });
     }
     if found > VERSION {
-        return Err(OpenError::Newer { path: path.to_owned(), found });
+        return Err(OpenError::Newer { path: path.to_owned(), found, known: VERSION });
     }
     if tables == 0 {
         connection.pragma_update(None, "page_size", PAGE_BYTES).map_err(sqlite)?;
@@ -314,6 +249,6 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> OpenError {
         Some(ErrorCode::NotADatabase) => OpenError::Foreign { path, why: "it is not an SQLite file".to_owned() },
         Some(ErrorCode::DatabaseCorrupt) => OpenError::Damaged { path, why: error.to_string() },
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OpenError::InUse { path },
-        _ => OpenError::Sqlite { path, error },
+        _ => OpenError::Sqlite { path, error: error.to_string() },
     }
 }

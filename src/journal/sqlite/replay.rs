@@ -9,28 +9,16 @@ use std::sync::Arc;
 use rusqlite::{Connection, params};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::deliveries::SinkNumber;
-use super::{Journal, WriteError};
+use super::Store;
+use crate::journal::{REPLAY_STEP, Retried, SinkNumber, WriteError};
 
-/// Events in one step.
-pub const STEP: usize = 1000;
-
-/// What one step came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Step {
-    /// Events that will be delivered.
-    pub events: u64,
-    /// Where the next step goes on; `None` when there is nothing left.
-    pub next: Option<u64>,
-}
-
-impl Journal {
-    /// Asks for these events to be delivered to a sink once more, marked with the replay's id. Events that are gone by now are
-    /// left out. Returns how many there will be; the sink's worker must be woken.
-    ///
-    /// # Errors
-    /// See [`WriteError`].
-    pub async fn replay(&self, sink: SinkNumber, replay: Arc<str>, seqs: Vec<u64>) -> Result<u64, WriteError> {
+impl Store {
+    pub(in crate::journal) async fn replay(
+        &self,
+        sink: SinkNumber,
+        replay: Arc<str>,
+        seqs: Vec<u64>,
+    ) -> Result<u64, WriteError> {
         self.write(move |connection| {
             let mut lanes = Lanes::prepare(connection, sink, &replay)?;
             seqs.iter().try_fold(0, |sum, seq| Ok(sum + u64::from(lanes.add(*seq, Some(&replay))?)))
@@ -38,16 +26,16 @@ impl Journal {
         .await
     }
 
-    /// Takes dead letters of a sink after the sequence number `after` and asks for their delivery, with their attempts
-    /// counted anew. `retry` is an id for all steps of one retry. The sink's worker must be woken.
-    ///
-    /// # Errors
-    /// See [`WriteError`].
-    pub async fn retry_dead(&self, sink: SinkNumber, retry: Arc<str>, after: u64) -> Result<Step, WriteError> {
+    pub(in crate::journal) async fn retry_dead(
+        &self,
+        sink: SinkNumber,
+        retry: Arc<str>,
+        after: u64,
+    ) -> Result<Retried, WriteError> {
         self.write(move |connection| {
             let seqs: Vec<u64> = connection
                 .prepare_cached("SELECT seq FROM dead WHERE sink = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3")?
-                .query_map(params![sink.0, after.cast_signed(), STEP as i64], |row| row.get::<_, i64>(0))?
+                .query_map(params![sink.0, after.cast_signed(), REPLAY_STEP as i64], |row| row.get::<_, i64>(0))?
                 .map(|seq| seq.map(i64::unsigned_abs))
                 .collect::<rusqlite::Result<_>>()?;
             let mut lanes = Lanes::prepare(connection, sink, &retry)?;
@@ -57,7 +45,7 @@ impl Journal {
                 events += u64::from(lanes.add(*seq, None)?);
                 bury.execute(params![sink.0, seq.cast_signed()])?;
             }
-            Ok(Step { events, next: seqs.last().copied().filter(|_| seqs.len() == STEP) })
+            Ok(Retried { events, next: seqs.last().copied().filter(|_| seqs.len() == REPLAY_STEP) })
         })
         .await
     }

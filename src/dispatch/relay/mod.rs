@@ -2,34 +2,31 @@
 //!
 //! One task owns everything: it reads, starts attempts, takes in their outcomes and writes the journal's delivery state. Attempts
 //! and commits run beside it. No commit is taken note of between asking the journal and acting on its answer, so that
-//! every lane whose rows the answer may lack is still remembered (see [`lanes`](super::lanes)). Fresh events are read while
-//! outcomes come in and what is ready is started: otherwise the sink would stand still for as long as a read takes.
+//! every lane whose rows the answer may lack is still remembered (see [`lanes`](super::lanes)). What is read, and when, is in
+//! [`loading`].
 
-use std::pin::{Pin, pin};
+mod loading;
+
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
+use super::Phase;
 use super::judge::Judge;
 use super::lanes::{Attempt, Lanes, Verdict};
-use super::retry;
-use super::{Command, JOURNAL_RETRY, Phase, SETTLE_EVERY, Worker, now_ms};
+use super::worker::{Command, JOURNAL_RETRY, SETTLE_EVERY, Told, Worker};
+use crate::clock::now_ms;
 use crate::config::Retry;
-use crate::journal::WriteError;
-use crate::journal::deliveries::{LaneState, Settlement};
-use crate::journal::read::{ReadError, Row};
+use crate::journal::{LaneState, Settlement};
 use crate::sink::{Delivery, Failure, Outcome, Relay};
 
 /// Fresh events in memory for each conversation that may be in flight.
 const HELD_PER_SLOT: usize = 8;
 /// Fresh events in memory at least.
 const MIN_HELD: usize = 512;
-/// Fresh events in one read.
-const READ: usize = 256;
-/// Parked events of one lane in memory.
-const CHUNK: usize = 32;
 /// Longest sleep of an idle worker; only a guard against clocks that jump.
 const MAX_SLEEP: Duration = Duration::from_secs(60);
 
@@ -42,13 +39,12 @@ pub struct Settings {
     pub retry: Retry,
 }
 
-type Commit = Pin<Box<dyn Future<Output = Result<(), WriteError>> + Send>>;
-
 /// A settlement on its way to the disk.
 struct Settling {
     number: u64,
     settlement: Arc<Settlement>,
-    commit: Commit,
+    /// Whether it was written.
+    commit: Pin<Box<dyn Future<Output = bool> + Send>>,
 }
 
 struct Run<R> {
@@ -75,8 +71,7 @@ pub(super) async fn run<R: Relay>(worker: Worker, relay: Arc<R>, settings: Setti
         match worker.reader.beyond(worker.state.number, worker.state.cursor).await {
             Ok(known) => break known,
             Err(error) => {
-                tracing::error!(sink = worker.state.name, %error, "{}", super::UNREADABLE);
-                worker.status.set_error(error.to_string().into());
+                worker.report_unreadable(&error);
                 tokio::time::sleep(JOURNAL_RETRY).await;
             }
         }
@@ -123,10 +118,10 @@ impl<R: Relay> Run<R> {
                         self.take_outcome(joined);
                     }
                 }
-                result = committed(&mut self.settling), if self.settling.is_some() => self.committed(result).await,
+                written = written(&mut self.settling), if self.settling.is_some() => self.committed(written).await,
                 _ = head.changed() => {}
                 _ = phase.changed() => {}
-                Some(command) = self.worker.commands.recv() => self.obey(command).await,
+                Some(told) = self.worker.commands.recv() => self.obey(told).await,
                 () = sleep_until(wake.into()) => {}
             }
         }
@@ -166,8 +161,7 @@ impl<R: Relay> Run<R> {
                 Ok(())
             };
             if let Err(error) = result {
-                tracing::error!(sink = self.worker.state.name, %error, "{}", super::UNREADABLE);
-                self.worker.status.set_error(error.to_string().into());
+                self.worker.report_unreadable(&error);
                 self.read_again = Some(Instant::now() + JOURNAL_RETRY);
                 break;
             }
@@ -185,40 +179,7 @@ impl<R: Relay> Run<R> {
             }
         }
         self.worker.status.set_in_flight(self.lanes.in_flight());
-        self.show_health();
-    }
-
-    async fn read_fresh(&mut self, newest: u64) -> Result<(), ReadError> {
-        let limit = self.lanes.room().min(READ);
-        let blocked_at = (self.parked > 0).then_some(self.worker.state.number);
-        let reader = self.worker.reader.clone();
-        let mut reading = pin!(reader.after(self.lanes.read_to(), limit, blocked_at));
-        let page = loop {
-            tokio::select! {
-                biased;
-                page = &mut reading => break page?,
-                Some(joined) = self.attempts.join_next(), if !self.attempts.is_empty() => {
-                    self.take_outcome(joined);
-                    self.start_ready();
-                }
-            }
-        };
-        if page.is_empty() {
-            // Retention or a purge left a gap.
-            self.lanes.skip_to(newest);
-        }
-        let now_ms = now_ms();
-        for fresh in page {
-            let wanted = match &fresh.row {
-                Row::Sound(stored) => self.worker.wants(stored),
-                Row::Damaged { seq, .. } => {
-                    self.report_damage(*seq);
-                    true
-                }
-            };
-            self.lanes.fresh(fresh, wanted, now_ms);
-        }
-        Ok(())
+        self.worker.show_health(self.judge.health.is_paused());
     }
 
     /// Starts what is in memory, as far as slots are free.
@@ -233,66 +194,6 @@ impl<R: Relay> Run<R> {
     /// As many attempts are under way as may be: the sink's `concurrency`, less while it is probed.
     fn is_full(&mut self) -> bool {
         self.lanes.in_flight() >= self.judge.health.allowance(self.settings.concurrency, Instant::now())
-    }
-
-    async fn load_due(&mut self, limit: usize) -> Result<(), ReadError> {
-        let now = now_ms();
-        // Lanes that memory still holds may stand in front of those that are wanted.
-        let limit = limit + self.lanes.remembered();
-        let horizon = now.saturating_add_unsigned(self.longest_wait().as_millis() as u64);
-        let (due, next) = self.worker.reader.due(self.worker.state.number, now, horizon, limit).await?;
-        let full = due.len() == limit;
-        let mut loaded = false;
-        for lane in due {
-            if self.lanes.may_load(lane.lane) {
-                self.load_chunk(lane.lane, lane.state, 0).await?;
-                loaded = true;
-            }
-        }
-        // Lanes that were passed over come back with the commit that memory waits for.
-        self.next_due_ms = if loaded || full { now } else { next.unwrap_or(i64::MAX).min(horizon) };
-        Ok(())
-    }
-
-    /// Whether a lane on disk may be due; also when the clock was set back, so that none waits for it to catch up.
-    fn is_due(&self, now_ms: i64) -> bool {
-        let longest_ms = i64::try_from(self.longest_wait().as_millis()).unwrap_or(i64::MAX);
-        let waits = self.next_due_ms.saturating_sub(now_ms);
-        waits <= 0 || waits > longest_ms && self.next_due_ms < i64::MAX
-    }
-
-    /// No lane waits longer: a time beyond it is a clock that jumped.
-    fn longest_wait(&self) -> Duration {
-        self.settings.retry.cap.max(retry::MAX_RETRY_AFTER)
-    }
-
-    async fn load_chunk(&mut self, lane: u64, state: LaneState, after: u64) -> Result<(), ReadError> {
-        match self.worker.reader.parked(self.worker.state.number, lane, after, CHUNK).await {
-            Ok((parked, more)) => {
-                for parked in &parked {
-                    if let Row::Damaged { seq, .. } = parked.row {
-                        self.report_damage(seq);
-                    }
-                }
-                self.lanes.load(lane, state, parked, more, now_ms());
-                Ok(())
-            }
-            Err(error) => {
-                if after > 0 {
-                    self.lanes.retry_chunk(lane);
-                }
-                Err(error)
-            }
-        }
-    }
-
-    fn report_damage(&self, seq: u64) {
-        self.worker.metrics.dead.inc();
-        tracing::error!(
-            sink = self.worker.state.name,
-            seq,
-            "an event's bytes on disk are not those that were stored; it is not delivered and stands among the dead letters"
-        );
     }
 
     fn spawn(&mut self, attempt: Attempt) {
@@ -356,12 +257,6 @@ impl<R: Relay> Run<R> {
         verdict
     }
 
-    fn show_health(&self) {
-        let unhealthy = self.judge.health.is_paused();
-        self.worker.status.set_unhealthy(unhealthy);
-        self.worker.metrics.paused.set(i64::from(unhealthy || self.worker.status.is_paused()));
-    }
-
     fn settle_if_due(&mut self) {
         let idle = self.lanes.in_flight() == 0;
         if self.settling.is_some() || !(idle || self.settled_at.elapsed() >= SETTLE_EVERY) {
@@ -371,48 +266,29 @@ impl<R: Relay> Run<R> {
         if let Some((number, settlement)) = self.lanes.take_settlement() {
             self.parked += settlement.park.len() as i64 - settlement.done.len() as i64;
             let settlement = Arc::new(settlement);
-            let commit = self.commit(settlement.clone());
+            let commit = Box::pin(self.worker.settle(settlement.clone()));
             self.settling = Some(Settling { number, settlement, commit });
         }
     }
 
-    fn commit(&self, settlement: Arc<Settlement>) -> Commit {
-        let (journal, sink) = (self.worker.journal.clone(), self.worker.state.number);
-        Box::pin(async move { journal.settle(sink, settlement).await })
-    }
-
-    async fn committed(&mut self, result: Result<(), WriteError>) {
+    async fn committed(&mut self, written: bool) {
         let Some(settling) = self.settling.take() else { return };
-        match result {
-            Ok(()) => {
-                self.lanes.committed(settling.number);
-                if !settling.settlement.park.is_empty() || !settling.settlement.lanes.is_empty() {
-                    // Lanes that were passed over until now may be due.
-                    self.next_due_ms = 0;
-                }
-                self.worker.status.set_cursor(self.lanes.cursor());
-                self.worker.status.set_parked(self.parked);
-            }
-            Err(WriteError::Closed | WriteError::Failed) => {
-                // The process is about to end; what was not written down is delivered again.
-                tracing::debug!(sink = self.worker.state.name, "delivery state could not be written down");
-                let _ = self.worker.phase.wait_for(|phase| *phase == Phase::Stopping).await;
-            }
-            Err(error) => {
-                tracing::warn!(sink = self.worker.state.name, %error, "delivery state could not be written down; trying again");
-                let (journal, sink) = (self.worker.journal.clone(), self.worker.state.number);
-                let settlement = settling.settlement.clone();
-                let commit = Box::pin(async move {
-                    tokio::time::sleep(JOURNAL_RETRY).await;
-                    journal.settle(sink, settlement).await
-                });
-                self.settling = Some(Settling { commit, ..settling });
-            }
+        if !written {
+            // The process is about to end; what was not written down is delivered again.
+            let _ = self.worker.phase.wait_for(|phase| *phase == Phase::Stopping).await;
+            return;
         }
+        self.lanes.committed(settling.number);
+        if !settling.settlement.park.is_empty() || !settling.settlement.lanes.is_empty() {
+            // Lanes that were passed over until now may be due.
+            self.next_due_ms = 0;
+        }
+        self.worker.status.set_cursor(self.lanes.cursor());
+        self.worker.status.set_parked(self.parked);
     }
 
-    async fn obey(&mut self, command: Command) {
-        match command {
+    async fn obey(&mut self, told: Told) {
+        match told.command {
             Command::Pause => self.worker.status.set_paused(true),
             Command::Resume => {
                 self.worker.status.set_paused(false);
@@ -424,14 +300,15 @@ impl<R: Relay> Run<R> {
                 self.count_parked().await;
             }
         }
-        self.show_health();
+        self.worker.show_health(self.judge.health.is_paused());
+        drop(told.obeyed);
     }
 
     /// Counts what is on disk. Changes under way are committed first, so that none is counted twice.
     async fn count_parked(&mut self) {
         while self.settling.is_some() {
-            let result = committed(&mut self.settling).await;
-            self.committed(result).await;
+            let written = written(&mut self.settling).await;
+            self.committed(written).await;
         }
         self.next_due_ms = 0;
         match self.worker.reader.count_parked(self.worker.state.number).await {
@@ -474,20 +351,18 @@ impl<R: Relay> Run<R> {
         }
         self.attempts.shutdown().await;
         while let Some(settling) = self.settling.take() {
-            if settling.commit.await.is_ok() {
+            if settling.commit.await {
                 self.lanes.committed(settling.number);
             }
         }
         self.lanes.shelve_all();
-        if let Some((_, settlement)) = self.lanes.take_settlement()
-            && let Err(error) = self.worker.journal.settle(self.worker.state.number, Arc::new(settlement)).await
-        {
-            tracing::warn!(sink = self.worker.state.name, %error, "the last progress was not written down; some events are delivered again");
+        if let Some((_, settlement)) = self.lanes.take_settlement() {
+            self.worker.settle(Arc::new(settlement)).await;
         }
     }
 }
 
-async fn committed(settling: &mut Option<Settling>) -> Result<(), WriteError> {
+async fn written(settling: &mut Option<Settling>) -> bool {
     match settling {
         Some(settling) => settling.commit.as_mut().await,
         None => std::future::pending().await,
