@@ -1,6 +1,7 @@
 //! What is in `deploy/` fits the program, and passes the checks of those who read it.
 
 mod prometheus;
+mod proxies;
 mod systemd;
 
 use std::fs::File;

@@ -18,7 +18,7 @@ use serde_json::Value;
 /// Longer than anything takes that is expected to happen, also on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The signing secret of the endpoint `fin`.
-const SECRET: &str = "a signing secret for tests";
+pub const SECRET: &str = "a signing secret for tests";
 
 /// A folder with a configuration, in which finhook runs.
 #[derive(Debug)]
