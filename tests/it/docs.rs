@@ -236,7 +236,7 @@ fn every_file_of_the_project_that_a_document_names_exists() {
     let mut named = 0;
     for document in documents().iter().filter(|document| !document.ends_with("CHANGELOG.md")) {
         for span in spans(&fs::read_to_string(document).unwrap()) {
-            let folders = ["src/", "tests/", "benches/", "fuzz/", "docs/", "config/", ".ci/"];
+            let folders = ["src/", "tests/", "benches/", "fuzz/", "docs/", "config/", "deploy/", ".ci/"];
             if folders.iter().any(|folder| span.starts_with(folder)) {
                 let path = span.split_whitespace().next().unwrap();
                 assert!(root().join(path).exists(), "{}: {span}", document.display());
