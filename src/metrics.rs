@@ -15,6 +15,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::event::names::EVENTS;
+
 /// `Content-Type` of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// `Content-Type` of [`Metrics::encode_plain`].
@@ -27,9 +29,6 @@ const LATENCY_BOUNDS: [f64; 22] = [
     0.0001, 0.000_25, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25,
     0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];
-
-/// Event names with a label value of their own.
-const KNOWN_EVENTS: [&str; 4] = ["fin_replied", "fin_status_updated", "csat_requested", "fin_reply_chunk"];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Request {
@@ -122,7 +121,7 @@ pub struct SinkMetrics {
 #[derive(Debug, Clone)]
 pub struct EndpointMetrics {
     requests: [Counter; OUTCOMES.len()],
-    events: [Counter; KNOWN_EVENTS.len() + 1],
+    events: [Counter; EVENTS.len() + 1],
     conflicts: Counter,
     busy: Counter,
 }
@@ -152,7 +151,7 @@ impl EndpointMetrics {
     /// Counts newly stored events of this name.
     #[must_use]
     pub fn events(&self, name: &str) -> &Counter {
-        let at = KNOWN_EVENTS.iter().position(|known| *known == name).unwrap_or(KNOWN_EVENTS.len());
+        let at = EVENTS.iter().position(|known| *known == name).unwrap_or(EVENTS.len());
         &self.events[at]
     }
 }
@@ -234,7 +233,7 @@ impl Metrics {
         EndpointMetrics {
             requests: OUTCOMES
                 .map(|outcome| self.requests.get_or_create_owned(&Request { endpoint: endpoint(), outcome })),
-            events: [KNOWN_EVENTS[0], KNOWN_EVENTS[1], KNOWN_EVENTS[2], KNOWN_EVENTS[3], "other"]
+            events: [EVENTS[0], EVENTS[1], EVENTS[2], EVENTS[3], "other"]
                 .map(|event| self.events.get_or_create_owned(&Event { endpoint: endpoint(), event })),
             conflicts: self.conflicts.get_or_create_owned(&Endpoint { endpoint: endpoint() }),
             busy: self.busy.get_or_create_owned(&Endpoint { endpoint: endpoint() }),

@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use finhook::event::identity::unix_ms;
+use finhook::clock;
 use finhook::event::{Event, Kind};
 use finhook::verify::{Keyring, Signature, sign};
 use libfuzzer_sys::fuzz_target;
@@ -26,7 +26,7 @@ fuzz_target!(|body: &[u8]| {
     match serde_json::from_slice::<Value>(body) {
         Ok(meaning) if event.kind != Kind::Quarantined => {
             assert_eq!(event.id, expected(&meaning, body));
-            let created = meaning["created_at_ms"].as_str().and_then(unix_ms);
+            let created = meaning["created_at_ms"].as_str().and_then(clock::parse);
             assert_eq!(event.created_ms, created.unwrap_or(0));
             assert_eq!(event.kind == Kind::Stale, created.is_some_and(|ms| ms < RECEIVED_MS - WINDOW_MS));
             // However the same JSON is written, and with whatever else in it, it is the same event, if it has names of
@@ -78,7 +78,7 @@ fn expected(meaning: &Value, body: &[u8]) -> Uuid {
     } else if meaning["event_name"] == "fin_replied" {
         time = text(&meaning["message"]["timestamp_ms"]).or(time);
     }
-    id(time.as_deref().and_then(unix_ms).unwrap_or(0), &fields)
+    id(time.as_deref().and_then(clock::parse).unwrap_or(0), &fields)
 }
 
 /// `chunk_index` as the parser gives it; whether it gives the right one, the target `event` shows.

@@ -9,12 +9,11 @@ use axum::http::{HeaderMap, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use super::Api;
 use super::filters::{self, Asked, Chosen, ListQuery, Selection};
+use crate::clock;
 use crate::dispatch::Command;
 use crate::journal::{self, DeliveryState, EventState, Filter, Found, Listed, Order, Resolved};
 use crate::serve::Problem;
@@ -428,7 +427,7 @@ impl From<&Listed> for EventItem {
             reason: text(&fields.reason),
             message_id: text(&fields.message_id),
             created_at: text(&fields.created_at),
-            received_at: rfc3339(event.received_ms),
+            received_at: clock::rfc3339(event.received_ms),
             body_bytes: Some(listed.body_bytes),
         }
     }
@@ -437,12 +436,7 @@ impl From<&Listed> for EventItem {
 impl From<journal::Delivery> for DeliveryItem {
     fn from(delivery: journal::Delivery) -> Self {
         let journal::Delivery { sink, state, attempts, next_ms, died_ms, error, replay } = delivery;
-        let next_attempt_at = next_ms.and_then(rfc3339);
-        Self { sink, state, attempts, next_attempt_at, died_at: died_ms.and_then(rfc3339), error, replay }
+        let next_attempt_at = next_ms.and_then(clock::rfc3339);
+        Self { sink, state, attempts, next_attempt_at, died_at: died_ms.and_then(clock::rfc3339), error, replay }
     }
-}
-
-/// Unix milliseconds as RFC 3339.
-fn rfc3339(ms: i64) -> Option<String> {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).ok()?.format(&Rfc3339).ok()
 }

@@ -12,8 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::clock::now_ms;
-use crate::event::identity::unix_ms;
+use crate::clock;
 use crate::journal::{DeliveryState, EventState, Filter};
 use crate::serve::Problem;
 
@@ -210,11 +209,7 @@ pub(super) fn id(text: &str) -> Result<Uuid, Problem> {
 /// RFC 3339, or how long ago; in unix milliseconds.
 fn time(name: &str, text: Option<&str>) -> Result<Option<i64>, Problem> {
     let Some(text) = text else { return Ok(None) };
-    let ago = || {
-        let ago = humantime::parse_duration(text).ok()?;
-        Some(now_ms().saturating_sub(i64::try_from(ago.as_millis()).unwrap_or(i64::MAX)))
-    };
-    match unix_ms(text).or_else(ago) {
+    match clock::parse_or_ago(text, clock::now_ms()) {
         Some(ms) => Ok(Some(ms)),
         None => {
             Err(Problem::bad(format!("{name} is a time such as 2026-01-31T12:00:00Z, or how long ago, such as 2h")))

@@ -278,31 +278,6 @@ impl App {
     }
 }
 
-/// Builds and runs until SIGTERM or SIGINT.
-///
-/// # Errors
-/// See [`Error`].
-pub async fn run(config: Config) -> Result<(), Error> {
-    let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
-    let mut int = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()).ok();
-    let shutdown = async move {
-        let wait = |signal: &mut Option<tokio::signal::unix::Signal>| {
-            let signal = signal.take();
-            async move {
-                match signal {
-                    Some(mut signal) => signal.recv().await,
-                    None => std::future::pending().await,
-                }
-            }
-        };
-        tokio::select! {
-            _ = wait(&mut term) => {}
-            _ = wait(&mut int) => {}
-        }
-    };
-    App::build(config).await?.run(shutdown).await
-}
-
 /// At the file-size limit a write must fail with an error, as on a full disk; by default the signal ends the process.
 fn survive_file_size_limit() {
     const SIGXFSZ: i32 = 25;

@@ -39,7 +39,7 @@ pub struct Args {
 ///
 /// # Errors
 /// When the address is not a loopback one, or can't be bound.
-pub async fn run(args: Args, shutdown: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+pub async fn run(args: Args, shutdown: impl Future<Output = ()>) -> io::Result<()> {
     let settings = Settings {
         bind: args.bind,
         api_key: args.api_key,
@@ -53,12 +53,13 @@ pub async fn run(args: Args, shutdown: impl Future<Output = ()> + Send + 'static
         ..Settings::default()
     };
     let sends = settings.callback.is_some();
-    let fake = FakeFin::bind(settings).await?;
+    let fake = FakeFin::bind(settings)?;
     let mut err = io::stderr().lock();
     writeln!(err, "fake-fin: a development tool, not Intercom's Fin. Listening on http://{}", fake.addr())?;
     if !sends {
         writeln!(err, "fake-fin: no --callback URL, so no webhooks are sent")?;
     }
     drop(err);
-    fake.run(shutdown).await
+    fake.run(shutdown).await;
+    Ok(())
 }

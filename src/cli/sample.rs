@@ -1,13 +1,14 @@
 //! Sample events, in the shapes of the Fin Agent API.
 
+use crate::clock;
+use crate::event::names;
 use serde_json::{Value, json};
-use time::OffsetDateTime;
 
 /// Makes events of which no two are the same, neither in one run nor in two.
 pub(super) struct Samples {
     event: String,
     conversation: String,
-    last_ms: i128,
+    last_ms: i64,
 }
 
 impl Samples {
@@ -15,28 +16,28 @@ impl Samples {
         Self { event, conversation, last_ms: 0 }
     }
 
-    /// The next event's body. `now` is its time, or the next free millisecond: some events are told apart by it alone.
-    pub(super) fn next(&mut self, now: OffsetDateTime) -> Vec<u8> {
-        self.last_ms = (now.unix_timestamp_nanos() / 1_000_000).max(self.last_ms + 1);
-        let at = OffsetDateTime::from_unix_timestamp_nanos(self.last_ms * 1_000_000).unwrap_or(now);
+    /// The next event's body. `now_ms` is its time, or the next free millisecond: some events are told apart by it alone.
+    pub(super) fn next(&mut self, now_ms: i64) -> Vec<u8> {
+        self.last_ms = now_ms.max(self.last_ms + 1);
+        let at = clock::rfc3339(self.last_ms);
         let mut event = json!({
             "event_name": self.event,
             "conversation_id": self.conversation,
             "user_id": "finhook-sample-user",
-            "created_at_ms": rfc3339(at),
+            "created_at_ms": at,
         });
         let own = match self.event.as_str() {
-            "fin_replied" => json!({
+            names::REPLIED => json!({
                 "message": {
                     "id": uuid::Uuid::new_v4().to_string(),
                     "author": "fin",
                     "body": "<p>You can change your plan under <b>Settings → Billing</b>. Does that help?</p>",
-                    "timestamp_ms": rfc3339(at),
+                    "timestamp_ms": at,
                 },
                 "status": "awaiting_user_reply",
             }),
-            "fin_status_updated" => json!({ "status": "escalated", "reason": "Escalation requested by user" }),
-            "csat_requested" => json!({
+            names::STATUS_UPDATED => json!({ "status": "escalated", "reason": "Escalation requested by user" }),
+            names::CSAT_REQUESTED => json!({
                 "csat": { "options": [
                     { "key": "terrible", "emoji": "😠", "label": "Terrible" },
                     { "key": "bad", "emoji": "🙁", "label": "Bad" },
@@ -45,7 +46,7 @@ impl Samples {
                     { "key": "amazing", "emoji": "🤩", "label": "Amazing" },
                 ] },
             }),
-            "fin_reply_chunk" => json!({
+            names::REPLY_CHUNK => json!({
                 "stream_id": uuid::Uuid::new_v4().to_string(),
                 "chunk_index": 0,
                 "chunk_text": "You can change your plan",
@@ -55,27 +56,12 @@ impl Samples {
         };
         if let (Value::Object(event), Value::Object(own)) = (&mut event, own) {
             event.extend(own);
-            if self.event == "fin_reply_chunk" {
+            if self.event == names::REPLY_CHUNK {
                 event.remove("user_id");
             }
         }
         event.to_string().into_bytes()
     }
-}
-
-/// RFC 3339 with milliseconds, as Fin writes times.
-fn rfc3339(at: OffsetDateTime) -> String {
-    let (date, time) = (at.date(), at.time());
-    format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-        date.year(),
-        u8::from(date.month()),
-        date.day(),
-        time.hour(),
-        time.minute(),
-        time.second(),
-        time.millisecond()
-    )
 }
 
 #[cfg(test)]
@@ -85,7 +71,7 @@ mod tests {
 
     #[test]
     fn no_two_samples_have_the_same_time_even_in_one_millisecond() {
-        let now = OffsetDateTime::from_unix_timestamp(1_737_712_800).unwrap();
+        let now = 1_737_712_800_000;
         let mut samples = Samples::new("fin_status_updated".into(), "c".into());
         let mut time = || {
             let event: Value = serde_json::from_slice(&samples.next(now)).unwrap();

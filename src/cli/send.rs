@@ -7,12 +7,12 @@ use std::time::Duration;
 use reqwest::header::CONTENT_TYPE;
 use secrecy::SecretString;
 use serde_json::Value;
-use time::OffsetDateTime;
 use url::Url;
 
 use super::sample::Samples;
 use super::sign::{With, no_secret, read};
 use super::{FAILED, Failure, Global, client, print};
+use crate::clock;
 use crate::config::{Config, Endpoint};
 use crate::verify;
 
@@ -62,7 +62,7 @@ pub(super) fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
     }
     let mut samples = Samples::new(args.event, args.conversation);
     let file = args.file.map(|file| read(Some(&file))).transpose()?;
-    let next = || file.clone().unwrap_or_else(|| samples.next(OffsetDateTime::now_utc()));
+    let next = || file.clone().unwrap_or_else(|| samples.next(clock::now_ms()));
     let all_good = client::block_on(send(&url, &secret, args.count, next))?;
     Ok(if all_good { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::{FAILED, Failure, Global, logging};
-use crate::app;
-use crate::config::Loaded;
+use crate::app::{self, App};
+use crate::config::{Config, Loaded};
 
 /// Run the receiver: receive, verify, store, answer, deliver.
 ///
@@ -20,6 +20,10 @@ Examples:
   finhook serve 2>service.log | jq .conversation_id")]
 pub(super) struct Args {}
 
+async fn serve(config: Config, interrupted: impl Future<Output = ()>) -> Result<(), app::Error> {
+    App::build(config).await?.run(interrupted).await
+}
+
 pub(super) fn run(_: Args, global: &Global) -> Result<ExitCode, Failure> {
     let Loaded { config, warnings } = global.load()?;
     logging::init(&config.log)?;
@@ -27,7 +31,10 @@ pub(super) fn run(_: Args, global: &Global) -> Result<ExitCode, Failure> {
         tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(app::run(config));
+    let result = runtime.block_on(async {
+        let interrupted = super::interrupted()?;
+        Ok::<_, Failure>(serve(config, interrupted).await)
+    })?;
     // What matters was awaited; a thread that hangs, e.g. in looking up a name, must not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(500));
     match result {

@@ -1,7 +1,12 @@
 //! The layers of the configuration and where each value in them came from.
 //!
 //! A layer is a tree of `config` values whose origin is spelled out for people: `finhook.toml, line 3`, `variable
-//! FINHOOK__SERVER__BIND` or `built-in default`. The `config` crate merges the layers; a later one wins key by key.
+//! FINHOOK__SERVER__BIND` or `built-in default`.
+//!
+//! The `config` crate holds the values, keeps each one's origin, and merges the layers: a later one wins key by key. It is not
+//! given the files and variables themselves. Its reader of TOML knows a value's file, not its line; its reader of variables
+//! can't say which variable a value came from, reads lists only where it also guesses numbers, and takes two variables for one
+//! key without a word. Each of these is what an operator needs to find a wrong key.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -28,6 +28,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use serde::Serialize;
 
 pub use error::Error;
 pub use layers::{Inputs, Loaded};
@@ -70,16 +71,18 @@ impl Config {
 }
 
 /// How the service's own log is written.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Log {
     /// `None`: text on a terminal, JSON elsewhere.
+    #[serde(serialize_with = "render::or_empty")]
     pub format: Option<LogFormat>,
     /// A `tracing` filter, e.g. `info` or `finhook=debug`.
     pub level: String,
 }
 
 /// The form of the service's own log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// One JSON object a line.
     Json,
@@ -88,30 +91,35 @@ pub enum LogFormat {
 }
 
 /// `[server]`: the public listener and its limits.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Server {
     /// Address to bind; port 0 takes any.
     pub bind: SocketAddr,
     /// Largest accepted body, in bytes.
     pub max_body_bytes: usize,
     /// From a request's first byte to its complete head.
+    #[serde(serialize_with = "render::duration")]
     pub header_timeout: Duration,
     /// From the head to the complete body.
+    #[serde(serialize_with = "render::duration")]
     pub body_timeout: Duration,
     /// Between requests on a kept-alive connection.
+    #[serde(serialize_with = "render::duration")]
     pub idle_timeout: Duration,
     /// Connections open at once.
     pub max_connections: usize,
     /// How long a shutdown waits for requests and sinks.
+    #[serde(serialize_with = "render::duration")]
     pub drain_timeout: Duration,
 }
 
 /// `[admin]`: health, metrics and API.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Admin {
     /// Address to bind.
     pub bind: SocketAddr,
     /// Bearer token for the API; always there when `bind` is not loopback.
+    #[serde(serialize_with = "render::secret")]
     pub token: Option<SecretString>,
 }
 
@@ -129,31 +137,36 @@ pub struct Endpoint {
 }
 
 /// `[journal]`: the durable store.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Journal {
     /// The database file.
     pub path: PathBuf,
     /// How long bodies are kept after every sink is done with them.
+    #[serde(serialize_with = "render::duration")]
     pub retention: Duration,
     /// How long an event is recognised.
+    #[serde(serialize_with = "render::duration")]
     pub dedupe_window: Duration,
     /// Bound of the database files' size; 0: the disk's.
     pub max_bytes: u64,
 }
 
 /// `[sinks.NAME]`: one destination.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Sink {
     /// Which kind, with its settings.
+    #[serde(flatten)]
     pub kind: SinkKind,
-    /// Which events go there.
-    pub matching: Match,
     /// Where a sink that is new to the journal begins.
     pub from: From,
+    /// Which events go there.
+    #[serde(rename = "match")]
+    pub matching: Match,
 }
 
 /// The kinds of sinks and their settings.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
 pub enum SinkKind {
     /// One JSON line an event on stdout.
     Log(LogSink),
@@ -164,14 +177,14 @@ pub enum SinkKind {
 }
 
 /// `type = "log"`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct LogSink {
     /// Whether lines carry the body (customers' data).
     pub include_body: bool,
 }
 
 /// `type = "file"`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct FileSink {
     /// The file that is appended to.
     pub path: PathBuf,
@@ -182,35 +195,43 @@ pub struct FileSink {
 }
 
 /// `type = "http"`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct HttpSink {
     /// Where to POST; may hold credentials, so it is shown redacted.
+    #[serde(serialize_with = "render::text")]
     pub url: RelayUrl,
     /// Conversations in flight at once.
     pub concurrency: usize,
     /// For one whole attempt.
+    #[serde(serialize_with = "render::duration")]
     pub timeout: Duration,
     /// Additional headers; their values are secrets.
+    #[serde(serialize_with = "render::headers")]
     pub headers: Vec<(String, SecretString)>,
     /// `whsec_…`: adds a Standard Webhooks signature.
+    #[serde(serialize_with = "render::secret")]
     pub signing_secret: Option<SecretString>,
     /// When and how long to retry.
     pub retry: Retry,
 }
 
 /// `retry = { … }`: see [`crate::dispatch::retry`].
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Retry {
     /// Base of the exponential backoff.
+    #[serde(serialize_with = "render::duration")]
     pub base: Duration,
     /// Largest backoff.
+    #[serde(serialize_with = "render::duration")]
     pub cap: Duration,
     /// Age of the first failure from which an event is dead.
+    #[serde(serialize_with = "render::duration")]
     pub max_age: Duration,
 }
 
 /// Where a sink that is new to the journal begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum From {
     /// With what comes from now on.
     Now,
@@ -219,7 +240,7 @@ pub enum From {
 }
 
 /// `match = { … }`: all given must hold; an empty list is "not given".
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Match {
     /// Endpoint names.
     pub endpoints: Vec<String>,
@@ -234,17 +255,20 @@ pub struct Match {
 }
 
 /// `[gateway]`: calls Fin for your backends, and listens to the event streams of its answers.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Gateway {
     /// Address to bind.
     pub bind: SocketAddr,
     /// What callers present as Bearer; always there when `bind` is not loopback.
+    #[serde(serialize_with = "render::secret")]
     pub token: Option<SecretString>,
     /// Name of the configured endpoint that events by SSE belong to.
     pub endpoint: String,
     /// The key for the Fin Agent API; without it only `/subscriptions` and `/stream` are of use.
+    #[serde(serialize_with = "render::secret")]
     pub api_key: Option<SecretString>,
     /// Where the Fin Agent API is: `http` or `https`, without user info, query and fragment.
+    #[serde(serialize_with = "render::text")]
     pub base_url: url::Url,
     /// `Intercom-Version`, a valid header value; a caller's own header wins.
     pub version: String,
@@ -253,5 +277,6 @@ pub struct Gateway {
     /// Hosts that may be listened to, in lower case: `host`, `host:port` or `*.domain`.
     pub sse_hosts: Vec<String>,
     /// The app that `channels` in a subscription's URL must name.
+    #[serde(serialize_with = "render::or_empty")]
     pub app_id: Option<String>,
 }

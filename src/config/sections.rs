@@ -12,6 +12,7 @@ use super::error::one_line;
 use super::layers::Loaded;
 use super::tree::{Field, Table};
 use super::{Admin, Config, Endpoint, Error, Gateway, Journal, Log, LogFormat, Server, across, secrets, sinks};
+use crate::clock;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -152,7 +153,7 @@ fn journal(mut table: Table, seen: &mut across::Seen) -> Result<Journal, Error> 
     let window = table.require("dedupe_window", "set it, e.g. to \"90d\"")?;
     let dedupe_window = window.duration(Duration::from_secs(1)..=CENTURY)?;
     if dedupe_window < retention {
-        let kept = humantime::format_duration(retention);
+        let kept = clock::length(retention);
         let fix = format!("set it to {kept} or more, or shorten the retention");
         return Err(window.error(format!("is shorter than {} ({kept})", table.key("retention")), fix));
     }

@@ -11,6 +11,7 @@ use super::tree::{Field, Table};
 use super::{
     Endpoint, Error, FileSink, From, HttpSink, LogSink, Match, RelayUrl, Retry, Sink, SinkKind, across, secrets,
 };
+use crate::event::names;
 use crate::sink::http::standard_webhooks::Signer;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -31,7 +32,7 @@ const RESERVED: [&str; 13] = [
     "transfer-encoding",
     "upgrade",
     "user-agent",
-    "x-fin-agent-api-webhook-signature",
+    names::SIGNATURE_HEADER,
 ];
 const RESERVED_PREFIXES: [&str; 3] = ["ce-", "webhook-", "finhook-"];
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use config::{Map, Value, ValueKind};
 
 use super::Error;
+use crate::clock;
 
 /// Origin of what is in the built-in layer.
 pub(super) const BUILT_IN: &str = "built-in default";
@@ -225,7 +226,7 @@ impl Field {
             return Err(self.error(problem, r#"write a number with a unit, such as "5s", "500ms" or "7d""#));
         };
         if !range.contains(&duration) {
-            let (from, to) = (humantime::format_duration(*range.start()), humantime::format_duration(*range.end()));
+            let (from, to) = (clock::length(*range.start()), clock::length(*range.end()));
             return Err(self.error(format!("is out of range: {}", self.shown()), format!("use {from} to {to}")));
         }
         Ok(duration)

@@ -10,6 +10,7 @@
 
 use std::time::Duration;
 
+use crate::clock;
 use crate::config::Retry;
 use crate::sink::{Failure, Fault};
 
@@ -104,7 +105,7 @@ pub fn decide(policy: &Retry, situation: &Situation<'_>, rng: &mut fastrand::Rng
             return Decision::Dead { reason: format!("rejected {tries} times: {error}") };
         }
         if failure.fault == Fault::Transient && age >= policy.max_age {
-            let max_age = humantime::format_duration(policy.max_age);
+            let max_age = clock::length(policy.max_age);
             return Decision::Dead { reason: format!("not delivered within {max_age}: {error}") };
         }
     }

@@ -3,6 +3,7 @@
 //! The raw body is the event. It is parsed once, here, and never written again from what was parsed.
 
 pub mod identity;
+pub mod names;
 pub mod parse;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use crate::clock;
 use crate::verify::Verified;
 use parse::{FinEvent, NotAnEvent};
 
@@ -126,7 +128,7 @@ impl Event {
         let body = verified.into_body();
         let (id, kind, created_ms, fields) = match FinEvent::parse(&body) {
             Ok(event) => {
-                let created_ms = event.created_at.as_deref().and_then(identity::unix_ms);
+                let created_ms = event.created_at.as_deref().and_then(clock::parse);
                 let stale = created_ms.is_some_and(|ms| received_ms.saturating_sub(ms) > dedupe_window_ms);
                 let kind = if stale { Kind::Stale } else { Kind::Event };
                 (identity::event_id(&endpoint, &event, &body), kind, created_ms.unwrap_or(0), event.into())

@@ -15,6 +15,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use super::names::{CSAT_REQUESTED, REPLIED, REPLY_CHUNK, STATUS_UPDATED};
 use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -97,10 +98,10 @@ impl<'a> FinEvent<'a> {
         };
         let message = raw.message.and_then(|raw| object(raw.get(), Message::default())).unwrap_or_default();
         let detail = match &*name {
-            "fin_replied" => Detail::Replied { timestamp: message.timestamp.and_then(string) },
-            "fin_status_updated" => Detail::StatusUpdated,
-            "csat_requested" => Detail::CsatRequested,
-            "fin_reply_chunk" => Detail::ReplyChunk {
+            REPLIED => Detail::Replied { timestamp: message.timestamp.and_then(string) },
+            STATUS_UPDATED => Detail::StatusUpdated,
+            CSAT_REQUESTED => Detail::CsatRequested,
+            REPLY_CHUNK => Detail::ReplyChunk {
                 stream_id: raw.stream_id.and_then(string),
                 chunk_index: raw.chunk_index.and_then(natural),
             },

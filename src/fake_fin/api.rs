@@ -9,7 +9,8 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
-use super::{Shared, now_ms, rfc3339};
+use super::Shared;
+use crate::clock;
 use crate::fin::{self, Answer, COMPLETE, ErrorList, Problem, Rate, Say, THINKING, VERSION_HEADER};
 
 /// Most attachments, earlier messages and attributes in a request.
@@ -57,7 +58,7 @@ fn say(State(shared): State<Arc<Shared>>, headers: &HeaderMap, body: &Bytes, sta
         conversation_id: said.conversation_id,
         user_id: Some(said.user.id),
         status: Some(THINKING.to_owned()),
-        created_at_ms: Some(rfc3339(now_ms())),
+        created_at_ms: clock::rfc3339(clock::now_ms()),
         sse_subscription_url: url,
         errors: (!excess.is_empty()).then(|| excess.into()),
     };
@@ -89,7 +90,7 @@ pub(super) async fn csat(State(shared): State<Arc<Shared>>, headers: HeaderMap, 
         conversation_id: rate.conversation_id,
         user_id: Some(user_id),
         status: Some(COMPLETE.to_owned()),
-        created_at_ms: Some(rfc3339(now_ms())),
+        created_at_ms: clock::rfc3339(clock::now_ms()),
         ..Answer::default()
     };
     Json(answer).into_response()

@@ -21,19 +21,19 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
-use time::format_description::well_known::iso8601::{Config, EncodedConfig, TimePrecision};
-use time::format_description::well_known::{Iso8601, iso8601::FormattedComponents};
-use time::{OffsetDateTime, UtcDateTime};
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::clock;
+use crate::serve::{Limits, Server};
 pub use scenario::{ESCALATION_REASON, FORGED_TEXT, Scenario, Script, Step, Turn, UNKNOWN_EVENT, Webhook, script};
 use stream::Cycle;
 
 /// Conversations and event streams that are remembered; the oldest give way.
 const REMEMBERED: usize = 10_000;
+/// What requests under way have to end in.
+const DRAIN: Duration = Duration::from_secs(2);
 /// Largest request body, in bytes.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 
@@ -103,8 +103,7 @@ impl std::fmt::Debug for Settings {
 /// A bound stand-in.
 #[derive(Debug)]
 pub struct FakeFin {
-    listener: TcpListener,
-    addr: SocketAddr,
+    server: Server,
     shared: Arc<Shared>,
     closing: watch::Sender<bool>,
 }
@@ -114,7 +113,7 @@ impl FakeFin {
     ///
     /// # Errors
     /// When the address is not a loopback one, or can't be bound.
-    pub async fn bind(settings: Settings) -> io::Result<Self> {
+    pub fn bind(settings: Settings) -> io::Result<Self> {
         if !settings.bind.ip().is_loopback() {
             let error = "fake-fin is a development tool and listens on loopback addresses only";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
@@ -122,8 +121,8 @@ impl FakeFin {
         if !(settings.speed.is_finite() && settings.speed > 0.0) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "speed must be a number above 0"));
         }
-        let listener = TcpListener::bind(settings.bind).await?;
-        let addr = listener.local_addr()?;
+        let server = Server::bind(settings.bind, Limits::for_operators(DRAIN))?;
+        let addr = server.addr();
         let (closing, closed) = watch::channel(false);
         let client = webhook::client()?;
         let shared = Arc::new(Shared {
@@ -135,13 +134,13 @@ impl FakeFin {
             client,
             closed,
         });
-        Ok(Self { listener, addr, shared, closing })
+        Ok(Self { server, shared, closing })
     }
 
     /// The bound address.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
-        self.addr
+        self.server.addr()
     }
 
     /// Sets the callback URL, for a receiver that had to know this address first.
@@ -152,11 +151,8 @@ impl FakeFin {
     }
 
     /// Serves until `shutdown` resolves; then ends every stream and leaves no task behind.
-    ///
-    /// # Errors
-    /// When the listener fails.
-    pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
-        let Self { listener, shared, closing, .. } = self;
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let Self { server, shared, closing } = self;
         let router = Router::new()
             .route("/fin/start", post(api::start))
             .route("/fin/reply", post(api::reply))
@@ -169,11 +165,9 @@ impl FakeFin {
             shutdown.await;
             closing.send_replace(true);
         };
-        #[expect(clippy::disallowed_methods, reason = "a development tool on loopback needs no limits")]
-        let served = axum::serve(listener, router).with_graceful_shutdown(stop).await;
+        server.run(router, stop).await;
         let mut tasks = std::mem::take(&mut *lock(&shared.tasks));
         tasks.shutdown().await;
-        served
     }
 }
 
@@ -238,7 +232,7 @@ impl Shared {
         entry.turns += 1;
         entry.rateable = false;
         let webhooks = entry.webhooks.clone();
-        let turn = Turn { conversation, user, text, number, start_ms: now_ms() };
+        let turn = Turn { conversation, user, text, number, start_ms: clock::now_ms() };
         let script = script(self.settings.scenario, turn, self.settings.seed);
         let cycle = Arc::new(Cycle::new(&self.settings, conversation, number));
         let url = self.settings.scenario.streams().then(|| {
@@ -303,23 +297,6 @@ async fn play(
     cycle.revoke();
 }
 
-/// RFC 3339 in UTC with milliseconds, as Fin writes it.
-fn rfc3339(unix_ms: i64) -> String {
-    const FORM: EncodedConfig = Config::DEFAULT
-        .set_formatted_components(FormattedComponents::DateTimeOffset)
-        .set_time_precision(TimePrecision::Second { decimal_digits: std::num::NonZeroU8::new(3) })
-        .encode();
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(unix_ms) * 1_000_000)
-        .ok()
-        .and_then(|time| time.format(&Iso8601::<FORM>).ok())
-        .unwrap_or_default()
-}
-
-fn now_ms() -> i64 {
-    let ms = UtcDateTime::now().unix_timestamp_nanos() / 1_000_000;
-    i64::try_from(ms).unwrap_or(i64::MAX)
-}
-
 /// What a panicking holder leaves behind is still usable here: every change is a single insertion.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -331,16 +308,10 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn times_are_written_the_way_fin_writes_them() {
-        assert_eq!(rfc3339(1_737_712_800_123), "2025-01-24T10:00:00.123Z");
-        assert_eq!(rfc3339(1_737_712_800_000), "2025-01-24T10:00:00.000Z");
-    }
-
     #[tokio::test]
     async fn it_refuses_to_listen_beyond_this_machine() {
         let bind = SocketAddr::from(([0, 0, 0, 0], 0));
-        let error = FakeFin::bind(Settings { bind, ..Settings::default() }).await.unwrap_err();
+        let error = FakeFin::bind(Settings { bind, ..Settings::default() }).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 }

@@ -4,7 +4,6 @@ use bytes::Bytes;
 use fastrand::Rng;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::rfc3339;
 use crate::fin::{
     self, AWAITING, COMPLETE, CSAT_REQUESTED, Csat, CsatOption, ESCALATED, Event, Message, REPLIED, REPLY_CHUNK,
     REPLYING, RESOLVED, STATUS_UPDATED, THINKING,
@@ -221,7 +220,7 @@ impl Writer<'_> {
             event_name: name.to_owned(),
             conversation_id: self.turn.conversation.to_owned(),
             user_id: Some(self.turn.user.to_owned()),
-            created_at_ms: Some(rfc3339(at_ms)),
+            created_at_ms: crate::clock::rfc3339(at_ms),
             ..Event::default()
         }
     }

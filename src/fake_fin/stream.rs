@@ -21,7 +21,8 @@ use tokio::time::Instant;
 use url::form_urlencoded;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-use super::{Settings, Shared, Step, api, lock, now_ms};
+use super::{Settings, Shared, Step, api, lock};
+use crate::clock;
 
 /// Longest `rewind` that is understood: what Fin's own URLs ask for.
 const REWIND: Duration = Duration::from_secs(120);
@@ -205,8 +206,8 @@ impl Reader {
 
 /// A token in the form of a JWT. Its signature is decoration: tokens are looked up.
 fn token(settings: &Settings, conversation: &str, turn: u32) -> String {
-    let exp = (now_ms() / 1000).saturating_add_unsigned(settings.token_life.as_secs().max(1));
-    let claims = format!(r#"{{"iat":{},"exp":{exp}}}"#, now_ms() / 1000);
+    let exp = (clock::now_ms() / 1000).saturating_add_unsigned(settings.token_life.as_secs().max(1));
+    let claims = format!(r#"{{"iat":{},"exp":{exp}}}"#, clock::now_ms() / 1000);
     let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
     let secret = xxh3_128_with_seed(format!("{conversation}\n{turn}").as_bytes(), settings.seed);
     let mark = URL_SAFE_NO_PAD.encode(secret.to_be_bytes());

@@ -8,34 +8,12 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::event::names::*;
+
 /// Lowest `Intercom-Version` with the Fin Agent API, as (major, minor).
 pub const LOWEST_VERSION: (u32, u32) = (2, 14);
 /// Header that names the version of the API.
 pub const VERSION_HEADER: &str = "intercom-version";
-/// Header of a webhook that carries its signature.
-pub const SIGNATURE_HEADER: &str = "x-fin-agent-api-webhook-signature";
-
-/// `event_name` of a reply.
-pub const REPLIED: &str = "fin_replied";
-/// `event_name` of a change of status.
-pub const STATUS_UPDATED: &str = "fin_status_updated";
-/// `event_name` of a request for a rating.
-pub const CSAT_REQUESTED: &str = "csat_requested";
-/// `event_name` of a piece of a reply that is being written; SSE only.
-pub const REPLY_CHUNK: &str = "fin_reply_chunk";
-
-/// `status` while Fin is looking for an answer.
-pub const THINKING: &str = "thinking";
-/// `status` of a reply that more will follow.
-pub const REPLYING: &str = "replying";
-/// `status` when it is the user's turn.
-pub const AWAITING: &str = "awaiting_user_reply";
-/// `status` when Fin hands over to people.
-pub const ESCALATED: &str = "escalated";
-/// `status` when Fin's answer settled the matter.
-pub const RESOLVED: &str = "resolved";
-/// `status` when Fin is done.
-pub const COMPLETE: &str = "complete";
 
 /// Body of `POST /fin/start` and `POST /fin/reply`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -19,7 +19,6 @@ mod query;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
@@ -32,8 +31,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 pub use hub::{Chunk, Hub};
 pub use query::{BadQuery, Filter};
 
-use crate::journal::ReadError;
-use crate::journal::{Journal, OpenError, Reader};
+use crate::clock;
+use crate::journal::{Journal, OpenError, ReadError, Reader};
 use crate::metrics::Metrics;
 use crate::serve::Problem;
 use follow::Follower;
@@ -87,7 +86,7 @@ impl Live {
 
     /// Opens a stream: the answer to `GET …?conversation=&event=&since=`.
     pub async fn open(&self, query: &str, headers: &HeaderMap) -> Response {
-        let filter = match Filter::parse(query, SystemTime::now()) {
+        let filter = match Filter::parse(query, clock::now_ms()) {
             Ok(filter) => filter,
             Err(bad) => return Problem::bad(bad.text()).into_response(),
         };

@@ -1,11 +1,8 @@
 //! Which events a reader wants, and from when on.
 
-use std::time::{Duration, SystemTime};
-
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use url::form_urlencoded;
 
+use crate::clock;
 use crate::event::Event;
 use crate::journal::{CLOCK_SLACK_MS, ReadError, Reader, Row};
 
@@ -46,14 +43,14 @@ impl Filter {
     ///
     /// # Errors
     /// What can't be understood.
-    pub fn parse(query: &str, now: SystemTime) -> Result<Self, BadQuery> {
+    pub fn parse(query: &str, now_ms: i64) -> Result<Self, BadQuery> {
         let mut filter = Self::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match name.as_ref() {
                 _ if value.is_empty() => {}
                 "conversation" => filter.conversation = Some(value.into_owned()),
                 "event" => filter.events.extend(value.split(',').filter(|name| !name.is_empty()).map(str::to_owned)),
-                "since" => filter.since_ms = Some(since(&value, now).ok_or(BadQuery::Since)?),
+                "since" => filter.since_ms = Some(clock::parse_or_ago(&value, now_ms).ok_or(BadQuery::Since)?),
                 _ => return Err(BadQuery::Parameter),
             }
         }
@@ -69,16 +66,6 @@ impl Filter {
             && (self.events.is_empty() || self.events.iter().any(|wanted| Some(wanted.as_str()) == name))
             && self.since_ms.is_none_or(|since| event.received_ms >= since)
     }
-}
-
-/// RFC 3339, or how long ago.
-fn since(text: &str, now: SystemTime) -> Option<i64> {
-    if let Ok(time) = OffsetDateTime::parse(text, &Rfc3339) {
-        return i64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok();
-    }
-    let now = now.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    let ago: Duration = humantime::parse_duration(text).ok()?;
-    i64::try_from(now.saturating_sub(ago).as_millis()).ok()
 }
 
 /// A sequence number behind which all events received since then are: found by halving.
@@ -106,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_query_names_conversation_events_and_time() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(3600);
+        let now = 3_600_000;
         let filter = Filter::parse("conversation=fin%3Atest%3A1&event=a,b&event=c&since=15m", now).unwrap();
         assert_eq!(filter.conversation.as_deref(), Some("fin:test:1"));
         assert_eq!(filter.events, ["a", "b", "c"]);

@@ -18,14 +18,11 @@
 //!
 //! Sources: CloudEvents 1.0.2, its JSON event format and its HTTP protocol binding.
 
-use std::time::{Duration, SystemTime};
-
 use hyper::header::HeaderName;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
+use crate::clock;
 use crate::event::Event;
 
 /// The longest value that becomes an attribute, in bytes of UTF-8.
@@ -47,9 +44,6 @@ const TIME: HeaderName = HeaderName::from_static("ce-time");
 const USERID: HeaderName = HeaderName::from_static("ce-userid");
 const FINSTATUS: HeaderName = HeaderName::from_static("ce-finstatus");
 const RECEIVEDTIME: HeaderName = HeaderName::from_static("ce-receivedtime");
-
-/// 9999-12-31T23:59:59.999Z, the last moment that RFC 3339 can name.
-const LAST_MS: u64 = 253_402_300_799_999;
 
 /// The attributes of one event, in the order in which they are written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -84,11 +78,11 @@ impl<'a> Attributes<'a> {
             source: format!("/finhook/endpoints/{}", event.endpoint),
             kind: kind.filter(|kind| is_allowed(kind)).unwrap_or_else(|| "com.intercom.unknown".to_owned()),
             subject: allowed(fields.conversation_id.as_deref()).filter(|subject| !subject.is_empty()),
-            time: allowed(fields.created_at.as_deref()).filter(|time| OffsetDateTime::parse(time, &Rfc3339).is_ok()),
+            time: allowed(fields.created_at.as_deref()).filter(|time| clock::parse(time).is_some()),
             datacontenttype: allowed(event.content_type.as_deref()).filter(|kind| is_json(kind)).unwrap_or(JSON),
             userid: allowed(fields.user_id.as_deref()),
             finstatus: allowed(fields.status.as_deref()),
-            receivedtime: timestamp(event.received_ms),
+            receivedtime: clock::rfc3339(event.received_ms),
         }
     }
 
@@ -155,12 +149,6 @@ pub(super) fn append_object(buf: &mut Vec<u8>, object: &impl Serialize) {
 pub(super) fn reopen_object(buf: &mut Vec<u8>) {
     debug_assert_eq!(buf.last(), Some(&b'}'));
     buf.pop();
-}
-
-/// A moment as RFC 3339 in UTC with milliseconds; none before 1970 or after 9999.
-pub(super) fn timestamp(unix_ms: i64) -> Option<String> {
-    let unix_ms = u64::try_from(unix_ms).ok().filter(|ms| *ms <= LAST_MS)?;
-    Some(humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(unix_ms)).to_string())
 }
 
 fn allowed(value: Option<&str>) -> Option<&str> {

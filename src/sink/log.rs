@@ -14,8 +14,9 @@ use std::os::fd::AsFd;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::cloudevent::{append_data, append_object, reopen_object, timestamp};
+use super::cloudevent::{append_data, append_object, reopen_object};
 use super::{Batch, Delivery};
+use crate::clock;
 use crate::config::LogSink;
 use crate::event::Event;
 
@@ -95,7 +96,7 @@ pub fn append_line(buf: &mut Vec<u8>, event: &Event, include_body: bool) {
     append_object(
         buf,
         &Line {
-            timestamp: timestamp(event.received_ms),
+            timestamp: clock::rfc3339(event.received_ms),
             id: event.id,
             endpoint: &event.endpoint,
             event: fields.event_name.as_deref(),

@@ -13,9 +13,10 @@ use sha1::Sha1;
 
 use super::signature::HEADER;
 use super::{Mismatch, SignatureError};
+use crate::event::names;
 
 /// Name of the header with the settings page's signature.
-pub const TEST_HEADER: HeaderName = HeaderName::from_static("x-hub-signature");
+pub const TEST_HEADER: HeaderName = HeaderName::from_static(names::TEST_SIGNATURE_HEADER);
 
 const PREFIX: &[u8] = b"sha1=";
 const MAC_BYTES: usize = 20;

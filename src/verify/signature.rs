@@ -2,10 +2,11 @@
 
 use std::fmt;
 
+use crate::event::names;
 use axum::http::header::{HeaderMap, HeaderName};
 
 /// Name of the header with Fin's signature.
-pub const HEADER: HeaderName = HeaderName::from_static("x-fin-agent-api-webhook-signature");
+pub const HEADER: HeaderName = HeaderName::from_static(names::SIGNATURE_HEADER);
 
 const PREFIX: &[u8] = b"sha256=";
 const MAC_BYTES: usize = 32;

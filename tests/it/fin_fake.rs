@@ -27,13 +27,12 @@ struct Fake {
     addr: SocketAddr,
     client: reqwest::Client,
     stop: Option<oneshot::Sender<()>>,
-    task: JoinHandle<std::io::Result<()>>,
+    task: JoinHandle<()>,
 }
 
 impl Fake {
     async fn start(settings: Settings) -> Self {
-        let fake =
-            FakeFin::bind(Settings { bind: ([127, 0, 0, 1], 0).into(), speed: 200.0, ..settings }).await.unwrap();
+        let fake = FakeFin::bind(Settings { bind: ([127, 0, 0, 1], 0).into(), speed: 200.0, ..settings }).unwrap();
         let addr = fake.addr();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(fake.run(async {
@@ -61,7 +60,7 @@ impl Fake {
 
     async fn stop(mut self) {
         let _ = self.stop.take().unwrap().send(());
-        tokio::time::timeout(DEADLINE, self.task).await.expect("no task holds it up").unwrap().unwrap();
+        tokio::time::timeout(DEADLINE, self.task).await.expect("no task holds it up").unwrap();
     }
 }
 

@@ -326,7 +326,7 @@ async fn the_api_key_and_the_callers_token_are_in_no_log_error_metric_answer_or_
         speed: 100.0,
         ..Settings::default()
     };
-    let fake = FakeFin::bind(settings).await.unwrap();
+    let fake = FakeFin::bind(settings).unwrap();
     let (fin, (stop, stopped)) = (fake.addr(), tokio::sync::oneshot::channel::<()>());
     let fake = tokio::spawn(fake.run(async move { drop(stopped.await) }));
     let served = Served::start(&format!("http://{fin}"), &[]);
@@ -344,7 +344,7 @@ async fn the_api_key_and_the_callers_token_are_in_no_log_error_metric_answer_or_
     answers.extend(served.metrics().await.into_bytes());
     // Fin gone, and Fin giving the key away.
     let _ = stop.send(());
-    fake.await.unwrap().unwrap();
+    fake.await.unwrap();
     let answer = served.post("/fin/start").body("{}").send().await.unwrap();
     assert_eq!(answer.status(), 502);
     answers.extend(answer.bytes().await.unwrap());

@@ -35,7 +35,7 @@ impl Everything {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let dir = tempfile::Builder::new().prefix("finhook-chat-").tempdir()?;
         let settings = Settings { bind: any, scenario, seed, speed, lead: LEAD, ..Settings::default() };
-        let mut fake = FakeFin::bind(settings.clone()).await?;
+        let mut fake = FakeFin::bind(settings.clone())?;
         let fin = format!("http://{}", fake.addr());
         let journal = dir.path().join("finhook.db").into_os_string();
         let vars = [
@@ -64,7 +64,7 @@ impl Everything {
         let mut tasks = JoinSet::new();
         let (app_stopped, fake_stopped) = (wait(stopped.clone()), wait(stopped));
         tasks.spawn(async move { drop(app.run(app_stopped).await) });
-        tasks.spawn(async move { drop(fake.run(fake_stopped).await) });
+        tasks.spawn(fake.run(fake_stopped));
         Ok(Self { gateway: parse(format!("http://{address}/"))?, tasks, stop, _dir: dir })
     }
 

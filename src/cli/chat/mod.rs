@@ -10,8 +10,6 @@ use std::time::Duration;
 use reqwest::{Client, header};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
@@ -20,6 +18,7 @@ use uuid::Uuid;
 use super::live_client::LiveClient;
 use super::text::{Paint, printable};
 use super::{FAILED, Failure, Global, client, interrupted};
+use crate::clock;
 use crate::fake_fin::Scenario;
 use crate::fin::{self, ErrorList, Event, Message, Rate, Say, User};
 use screen::Screen;
@@ -170,7 +169,7 @@ impl Chat {
             message: Message {
                 author: "user".to_owned(),
                 body: text.to_owned(),
-                timestamp: OffsetDateTime::now_utc().format(&Rfc3339).ok(),
+                timestamp: clock::rfc3339(clock::now_ms()),
                 ..Message::default()
             },
             user: User { id: self.user.clone(), ..User::default() },

@@ -228,7 +228,7 @@ mod tests {
     async fn listener() -> (TcpListener, Connections) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-        (listener, Connections::new(target, crate::sink::http::tls("http").unwrap(), Duration::from_secs(5)))
+        (listener, Connections::new(target, crate::outbound::no_tls().unwrap(), Duration::from_secs(5)))
     }
 
     async fn exchange(connections: &Connections) {

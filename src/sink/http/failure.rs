@@ -13,6 +13,7 @@ use rustls::CertificateError;
 use url::Url;
 
 use super::connection::Broken;
+use crate::clock;
 use crate::sink::{Failure, Fault};
 
 /// Longest text of an error, in bytes.
@@ -65,13 +66,13 @@ pub(super) fn describe_status(status: StatusCode) -> String {
 
 /// No answer within the time for an attempt.
 pub(super) fn timed_out(timeout: Duration) -> Failure {
-    failure(Fault::Transient, format!("no answer within {}", humantime::format_duration(timeout)))
+    failure(Fault::Transient, format!("no answer within {}", clock::length(timeout)))
 }
 
 /// An attempt that ended without an answer.
 pub(super) fn from_broken(broken: &Broken, url: &Url, timeout: Duration) -> Failure {
     let late = || {
-        let limit = humantime::format_duration(timeout / 2);
+        let limit = clock::length(timeout / 2);
         failure(Fault::Unreachable, format!("no connection to {} within {limit}", host(url)))
     };
     match broken {

@@ -32,8 +32,6 @@ use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, Response, Uri};
 use percent_encoding::percent_decode_str;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_platform_verifier::BuilderVerifierExt;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
 use url::{Position, Url};
@@ -43,6 +41,7 @@ pub use failure::{retry_after, status_fault};
 use super::cloudevent::{Attributes, JSON};
 use super::{Delivery, Failure, Outcome, Relay};
 use crate::config::{HttpSink, RelayUrl};
+use crate::{outbound, verify};
 use connection::Connections;
 use standard_webhooks::Signer;
 
@@ -52,7 +51,6 @@ pub const MAX_RESPONSE: usize = 64 * 1024;
 /// Headers that a delivery has besides those that are the same for every event, at most.
 const OWN_HEADERS: usize = 20;
 
-const FIN_SIGNATURE: HeaderName = HeaderName::from_static("x-fin-agent-api-webhook-signature");
 const ATTEMPT: HeaderName = HeaderName::from_static("finhook-attempt");
 const REPLAY: HeaderName = HeaderName::from_static("finhook-replay");
 
@@ -89,7 +87,10 @@ impl HttpRelay {
         // Refused only for URLs without a host, which these aren't.
         let _ = (url.set_username(""), url.set_password(None));
         let server = uri(&url[..Position::AfterPort])?;
-        let connections = Connections::new(server, tls(url.scheme())?, config.timeout / 2);
+        let tls = if url.scheme() == "https" { outbound::tls() } else { outbound::no_tls() };
+        let tls =
+            tls.map_err(|e| format!("cannot use the system's root certificates: {e}; install ca-certificates"))?;
+        let connections = Connections::new(server, tls, config.timeout / 2);
         let signer = config.signing_secret.as_ref().map(|secret| Signer::parse(secret.expose_secret())).transpose()?;
         Ok(Self { connections, url: RelayUrl(url), path, timeout: config.timeout, headers, signer })
     }
@@ -102,7 +103,7 @@ impl HttpRelay {
         let content_type = event.content_type.as_deref().and_then(|value| HeaderValue::from_str(value).ok());
         headers.insert(CONTENT_TYPE, content_type.unwrap_or(HeaderValue::from_static(JSON)));
         if let Some(signature) = event.signature.as_deref().and_then(|value| HeaderValue::from_str(value).ok()) {
-            headers.insert(FIN_SIGNATURE, signature);
+            headers.insert(verify::HEADER, signature);
         }
         for (name, value) in Attributes::of(event).headers() {
             // Percent-encoded to visible ASCII, so it is a valid value.
@@ -192,20 +193,6 @@ fn configured(headers: &[(String, SecretString)]) -> Result<HeaderMap, String> {
         map.insert(parsed, value);
     }
     Ok(map)
-}
-
-/// TLS by rustls and ring, trusting what the system trusts (`SSL_CERT_FILE` and `SSL_CERT_DIR` are heeded). A plain
-/// `http` relay needs no certificates and so none on the system.
-fn tls(scheme: &str) -> Result<ClientConfig, String> {
-    let no_tls = |e: rustls::Error| format!("cannot use the system's root certificates: {e}; install ca-certificates");
-    let builder = ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .map_err(no_tls)?;
-    Ok(if scheme == "https" {
-        builder.with_platform_verifier().map_err(no_tls)?.with_no_client_auth()
-    } else {
-        builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
-    })
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ impl World {
             token_life: DEADLINE,
             ..settings
         };
-        let mut fake = FakeFin::bind(settings.clone()).await.unwrap();
+        let mut fake = FakeFin::bind(settings.clone()).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let vars = [
             ("SERVER__BIND", "127.0.0.1:0".to_owned()),
@@ -70,7 +70,7 @@ impl World {
         let (app_stopped, fake_stopped) = (wait(stopped.clone()), wait(stopped));
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { app.run(app_stopped).await.unwrap() });
-        tasks.spawn(async move { fake.run(fake_stopped).await.unwrap() });
+        tasks.spawn(fake.run(fake_stopped));
         let client = finhook::outbound::client().unwrap().build().unwrap();
         Self { gateway, public, admin, fake: fake_addr, metrics, client, tasks, stop, _dir: dir }
     }
