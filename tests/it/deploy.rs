@@ -1,5 +1,6 @@
 //! What is in `deploy/` fits the program, and passes the checks of those who read it.
 
+mod kubernetes;
 mod prometheus;
 mod proxies;
 mod systemd;
@@ -20,6 +21,12 @@ fn run(command: &mut Command) -> String {
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?}: {}\n{stdout}{stderr}", output.status);
     stdout.into_owned() + &stderr
+}
+
+/// Runs a program text by the Python that `tests/run` gives packages of others, with a file as its argument.
+fn python(program: &str, file: &Path) -> String {
+    let tools = std::env::var("TEST_TOOLS").expect("TEST_TOOLS is set by tests/run, which installs them");
+    run(Command::new(Path::new(&tools).join("python/bin/python")).args(["-c", program]).arg(file))
 }
 
 /// A server of others; killed when it is dropped.
