@@ -7,8 +7,9 @@ mod operations;
 
 use serde_json::Value;
 
-use crate::support::app::{TestApp, eventually};
+use crate::support::app::TestApp;
 use crate::support::receiver::Receiver;
+use crate::support::wait::eventually;
 
 /// A relay to `receiver`, without anything that takes time.
 fn backend(receiver: &Receiver) -> String {

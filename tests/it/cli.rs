@@ -3,16 +3,13 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::time::Duration;
 
 use finhook::verify::{Keyring, Signature};
 use serde_json::Value;
 
+use crate::support::SECRET;
 use crate::support::command::Sandbox;
-
-const SECRET: &str = "a secret of sixteen bytes and more";
-/// Longer than anything takes that is expected to happen, also on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::support::wait::PATIENCE;
 
 /// One request, as it came.
 struct Request {

@@ -16,8 +16,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::support::process::{Answer, Client, Finhook, Place, eventually};
+use crate::support::process::{Answer, Client, Finhook, Place};
 use crate::support::receiver::Receiver;
+use crate::support::wait::until;
 
 /// Senders at once.
 const SENDERS: usize = 8;
@@ -80,9 +81,9 @@ async fn survives(mut cases: Vec<Case>) {
         read_back(&finhook, &stored);
         for name in ["archive.ndjson", "lines.ndjson"] {
             let lines = || fs::read(place.path(name)).unwrap().iter().filter(|byte| **byte == b'\n').count();
-            eventually("every event in the file", || lines() >= accepted.len());
+            until("every event in the file", || lines() >= accepted.len());
         }
-        eventually("every event at the backend", || backend.received().len() >= accepted.len());
+        until("every event at the backend", || backend.received().len() >= accepted.len());
         listed(&place, &finhook, stored.len());
         assert_eq!(finhook.ready(), 200);
         let metrics = finhook.admin_get("/metrics").body;

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::{sleep, spawn};
 use std::time::Duration;
 
-use crate::support::process::{Client, Place, archived, body, eventually};
+use crate::support::process::{Client, Place, archived, body};
 use crate::support::receiver::Receiver;
+use crate::support::wait::until;
 
 /// Senders at once, a conversation each.
 const CONVERSATIONS: usize = 8;
@@ -94,7 +95,7 @@ async fn killed_again_and_again_under_load_it_delivers_every_acknowledged_event_
             *shared.addr.lock().unwrap() = Some(finhook.public);
             if kill % 5 > 0 {
                 let before = shared.acked.load(Ordering::Relaxed);
-                eventually("an acknowledgement", || shared.acked.load(Ordering::Relaxed) > before);
+                until("an acknowledgement", || shared.acked.load(Ordering::Relaxed) > before);
             }
             // Not to wait for something, but to hit it at any moment.
             sleep(Duration::from_millis(rng.u64(..300)));
@@ -112,7 +113,7 @@ async fn killed_again_and_again_under_load_it_delivers_every_acknowledged_event_
             received.iter().map(|r| (r.header("ce-subject").to_owned(), r.header("ce-id").to_owned())).collect()
         };
         let distinct = |delivered: &[(String, String)]| delivered.iter().collect::<HashSet<_>>().len();
-        eventually("every event at the backend", || distinct(&at_backend(&far_end)) >= count);
+        until("every event at the backend", || distinct(&at_backend(&far_end)) >= count);
         let ended = finhook.stop();
         assert_eq!(ended.status.code(), Some(0), "{:?}", ended.errors());
         (acked, at_backend(&far_end), archived(&place.path("archive/events.ndjson")), shared)

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::support::app::{TestApp, event, eventually};
+use crate::support::app::{TestApp, event};
 use crate::support::receiver::{Answer, Received, Receiver};
+use crate::support::wait::eventually;
 
 /// A relay that retries fast and gives up after a second.
 fn relay(url: &str) -> String {

@@ -13,7 +13,8 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::support::command::Sandbox;
-use crate::support::fin::{DEADLINE, World};
+use crate::support::fin::World;
+use crate::support::wait::PATIENCE;
 
 #[test]
 fn a_chat_with_the_stand_in_needs_nothing_else_and_prints_plain_text_in_a_pipe() {
@@ -92,7 +93,7 @@ impl Tail {
     }
 
     async fn next(&mut self) -> Value {
-        timeout(DEADLINE, self.lines.recv()).await.expect("in time").expect("tail goes on")
+        timeout(PATIENCE, self.lines.recv()).await.expect("in time").expect("tail goes on")
     }
 }
 

@@ -18,9 +18,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-const SECRET: &str = "the receiver's signing secret";
-/// Long enough for a loaded machine; nothing waits for it unless it fails.
-const DEADLINE: Duration = Duration::from_secs(20);
+use crate::support::SECRET;
+use crate::support::wait::PATIENCE;
 
 /// A running stand-in; dropped, it stops.
 struct Fake {
@@ -38,7 +37,7 @@ impl Fake {
         let task = tokio::spawn(fake.run(async {
             let _ = stopped.await;
         }));
-        let client = finhook::outbound::client().unwrap().timeout(DEADLINE).build().unwrap();
+        let client = finhook::outbound::client().unwrap().timeout(PATIENCE).build().unwrap();
         Self { addr, client, stop: Some(stop), task }
     }
 
@@ -60,7 +59,7 @@ impl Fake {
 
     async fn stop(mut self) {
         let _ = self.stop.take().unwrap().send(());
-        tokio::time::timeout(DEADLINE, self.task).await.expect("no task holds it up").unwrap();
+        tokio::time::timeout(PATIENCE, self.task).await.expect("no task holds it up").unwrap();
     }
 }
 
@@ -116,7 +115,7 @@ impl Receiver {
     }
 
     async fn wait(&mut self, requests: usize) {
-        let waited = tokio::time::timeout(DEADLINE, self.count.wait_for(|count| *count >= requests)).await.is_ok();
+        let waited = tokio::time::timeout(PATIENCE, self.count.wait_for(|count| *count >= requests)).await.is_ok();
         assert!(waited, "only {} of {requests} requests came", *self.count.borrow());
     }
 }
@@ -172,7 +171,7 @@ async fn attributes_beyond_ten_are_reported_as_not_accepted() {
 
 #[tokio::test]
 async fn a_turn_is_streamed_whole_and_its_token_is_revoked_at_its_end() {
-    let fake = Fake::start(Settings { lead: DEADLINE, ..Settings::default() }).await;
+    let fake = Fake::start(Settings { lead: PATIENCE, ..Settings::default() }).await;
     let answer = fake.say("/fin/start", "fin:test:1").await;
     assert_eq!((answer.status.as_deref(), answer.user_id.as_deref()), (Some("thinking"), Some("u1")));
     let url = answer.sse_subscription_url.unwrap();
@@ -204,7 +203,7 @@ async fn a_token_opens_its_own_channel_only_and_lives_for_its_time_only() {
     assert_eq!(fake.say("/fin/start", "c1").await.sse_subscription_url, None);
     fake.stop().await;
 
-    let fake = Fake::start(Settings { lead: DEADLINE, ..Settings::default() }).await;
+    let fake = Fake::start(Settings { lead: PATIENCE, ..Settings::default() }).await;
     let url = fake.say("/fin/start", "c1").await.sse_subscription_url.unwrap();
     let foreign = url.replace("%3Ac1&", "%3Ac2&");
     assert_ne!(foreign, url);
@@ -214,7 +213,7 @@ async fn a_token_opens_its_own_channel_only_and_lives_for_its_time_only() {
 
 #[tokio::test]
 async fn the_stream_stays_open_past_complete_until_a_rating_is_requested_and_then_it_can_be_given() {
-    let fake = Fake::start(Settings { scenario: Scenario::ResolveCsat, lead: DEADLINE, ..Settings::default() }).await;
+    let fake = Fake::start(Settings { scenario: Scenario::ResolveCsat, lead: PATIENCE, ..Settings::default() }).await;
     let url = fake.say("/fin/start", "c1").await.sse_subscription_url.unwrap();
     let events = data(&fake.get(&url).await.1);
     let names: Vec<_> = events.iter().map(|event| (event.event_name.as_str(), event.status.as_deref())).collect();

@@ -1,8 +1,6 @@
 //! The gateway: what it passes on, what it refuses, and that the API key stays where it is.
 
-use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -17,81 +15,46 @@ use finhook::fake_fin::{FakeFin, Scenario, Settings};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::support::command::Sandbox;
-use crate::support::fin::{DEADLINE, said};
+use crate::support::command::listing;
+use crate::support::fin::said;
+use crate::support::process::{Finhook, Place};
+use crate::support::wait::{PATIENCE, until};
 
 const KEY: &str = "api-key-that-must-never-be-seen";
 const TOKEN: &str = "token-of-the-callers";
 
 /// A running `finhook serve` with a gateway, whose every output is kept.
 struct Served {
-    child: Child,
-    sandbox: Sandbox,
-    log: Arc<Mutex<Vec<u8>>>,
+    finhook: Finhook,
+    folder: tempfile::TempDir,
     gateway: String,
-    admin: String,
     client: reqwest::Client,
 }
 
 impl Served {
     fn start(base_url: &str, vars: &[(&str, &str)]) -> Self {
-        let mut sandbox = Sandbox::new();
-        let fixed = [
-            ("SERVER__BIND", "127.0.0.1:0"),
-            ("ADMIN__BIND", "127.0.0.1:0"),
-            ("GATEWAY__BIND", "127.0.0.1:0"),
-            ("GATEWAY__BASE_URL", base_url),
-            ("GATEWAY__API_KEY", KEY),
-            ("GATEWAY__TOKEN", TOKEN),
-            ("GATEWAY__SSE_HOSTS", "127.0.0.1"),
-            ("ENDPOINTS__FIN__SIGNING_SECRETS", "the-signing-secret"),
-            ("LOG__LEVEL", "trace"),
-        ];
-        for (name, value) in fixed.iter().chain(vars) {
-            sandbox = sandbox.var(&format!("FINHOOK__{name}"), value);
+        let folder = tempfile::tempdir().unwrap();
+        let mut place = Place::new(folder.path(), "")
+            .var("GATEWAY__BIND", "127.0.0.1:0")
+            .var("GATEWAY__BASE_URL", base_url)
+            .var("GATEWAY__API_KEY", KEY)
+            .var("GATEWAY__TOKEN", TOKEN)
+            .var("GATEWAY__SSE_HOSTS", "127.0.0.1")
+            .var("SINKS__STDOUT__ENABLED", "true")
+            .var("LOG__LEVEL", "trace");
+        for (name, value) in vars {
+            place = place.var(name, value);
         }
-        let mut child = sandbox
-            .command(["serve"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let mut stdout = child.stdout.take().unwrap();
-        let out = Arc::clone(&log);
-        std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(length @ 1..) = stdout.read(&mut buffer) {
-                out.lock().unwrap().extend_from_slice(&buffer[..length]);
-            }
+        let finhook = place.start();
+        let mut line = None;
+        until("the gateway listens", || {
+            line = finhook.logged("\"gateway\":");
+            line.is_some()
         });
-        let (tell, told) = std::sync::mpsc::sync_channel(16);
-        let (mut stderr, err) = (BufReader::new(child.stderr.take().unwrap()), Arc::clone(&log));
-        std::thread::spawn(move || {
-            let mut line = String::new();
-            while stderr.read_line(&mut line).is_ok_and(|length| length > 0) {
-                err.lock().unwrap().extend_from_slice(line.as_bytes());
-                if let Ok(entry) = serde_json::from_str::<Value>(&line)
-                    && line.contains("\"listening\"")
-                {
-                    let _ = tell.send(entry);
-                }
-                line.clear();
-            }
-        });
-        let (mut gateway, mut admin) = (None, None);
-        while gateway.is_none() || admin.is_none() {
-            let entry = told.recv_timeout(DEADLINE).expect("it tells where it listens");
-            let address = |name: &str| {
-                let fields = entry.get("fields").unwrap_or(&entry);
-                fields[name].as_str().map(|address| format!("http://{address}"))
-            };
-            gateway = gateway.or_else(|| address("gateway"));
-            admin = admin.or_else(|| address("admin"));
-        }
-        let client = finhook::outbound::client().unwrap().timeout(DEADLINE).build().unwrap();
-        Self { child, sandbox, log, gateway: gateway.unwrap(), admin: admin.unwrap(), client }
+        let line: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        let gateway = format!("http://{}", line["gateway"].as_str().unwrap());
+        let client = finhook::outbound::client().unwrap().timeout(PATIENCE).build().unwrap();
+        Self { finhook, folder, gateway, client }
     }
 
     fn post(&self, path: &str) -> reqwest::RequestBuilder {
@@ -103,34 +66,20 @@ impl Served {
         self.post("/subscriptions").body(json!({"url": url}).to_string()).send().await.unwrap().status().as_u16()
     }
 
-    async fn metrics(&self) -> String {
-        let answer = self.client.get(format!("{}/metrics", self.admin)).send().await.unwrap();
-        answer.text().await.unwrap()
+    fn metrics(&self) -> String {
+        self.finhook.admin_get("/metrics").body
     }
 
     /// Ends it, and gives back everything that it has written: log, event lines and files.
-    fn end(mut self) -> Vec<u8> {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        let began = Instant::now();
-        while self.child.try_wait().unwrap().is_none() {
-            assert!(began.elapsed() < DEADLINE, "it ends");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        let mut all = self.log.lock().unwrap().clone();
-        for file in self.sandbox.listing() {
+    fn end(self) -> Vec<u8> {
+        let ended = self.finhook.stop();
+        let mut all = [ended.log, ended.printed].concat().join("\n").into_bytes();
+        for file in listing(self.folder.path()) {
             if file.is_file() {
                 all.extend(std::fs::read(file).unwrap());
             }
         }
         all
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -275,7 +224,7 @@ async fn a_fin_that_does_not_answer_is_a_504_in_time_and_holds_up_no_other_call(
     };
     let (head, body, other) = tokio::join!(late("/fin/start"), late("/fin/reply"), other);
     assert!(other < head.min(body), "it waited for the others");
-    assert!(head.min(body) > Duration::from_secs(25) && head.max(body) < DEADLINE, "{head:?} {body:?}");
+    assert!(head.min(body) > Duration::from_secs(25) && head.max(body) < PATIENCE, "{head:?} {body:?}");
     assert_eq!(served.post("/fin/csat").body("{}").send().await.unwrap().status(), 200);
 }
 
@@ -308,10 +257,8 @@ async fn a_host_that_is_not_allowed_is_refused_before_a_connection_is_made() {
     assert_eq!(asked.load(Ordering::SeqCst), 0, "refused without a connection");
     // An allowed host that redirects to one that is not.
     assert_eq!(served.subscribe(&url(&format!("http://{allowed}"), "app1")).await, 202);
-    let began = Instant::now();
-    while !served.metrics().await.contains("finhook_sse_streams_total{state=\"refused\"} 1") {
-        assert!(began.elapsed() < DEADLINE);
-    }
+    let refused = "finhook_sse_streams_total{state=\"refused\"} 1";
+    until("the stream is refused", || served.metrics().contains(refused));
     assert_eq!((asked.load(Ordering::SeqCst), caught.load(Ordering::SeqCst)), (1, 0), "not followed");
     assert!(!contains(&served.end(), "secret-access-token"), "URLs are credentials");
 }
@@ -322,7 +269,7 @@ async fn the_api_key_and_the_callers_token_are_in_no_log_error_metric_answer_or_
         bind: ([127, 0, 0, 1], 0).into(),
         api_key: KEY.to_owned(),
         scenario: Scenario::Streaming,
-        lead: DEADLINE,
+        lead: PATIENCE,
         speed: 100.0,
         ..Settings::default()
     };
@@ -337,11 +284,9 @@ async fn the_api_key_and_the_callers_token_are_in_no_log_error_metric_answer_or_
         answers.extend(format!("{} {:?}", answer.status(), answer.headers()).into_bytes());
         answers.extend(answer.bytes().await.unwrap());
     }
-    let began = Instant::now();
-    while !served.metrics().await.contains("finhook_sse_streams_total{state=\"closed\"} 1") {
-        assert!(began.elapsed() < DEADLINE, "{}", served.metrics().await);
-    }
-    answers.extend(served.metrics().await.into_bytes());
+    let closed = "finhook_sse_streams_total{state=\"closed\"} 1";
+    until("the stream ends", || served.metrics().contains(closed));
+    answers.extend(served.metrics().into_bytes());
     // Fin gone, and Fin giving the key away.
     let _ = stop.send(());
     fake.await.unwrap();

@@ -20,7 +20,7 @@ use sse_stream::SseByteStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-const DEADLINE: Duration = Duration::from_secs(60);
+use crate::support::wait::PATIENCE;
 
 struct Place {
     journal: Journal,
@@ -75,7 +75,7 @@ impl Place {
     async fn stop(mut self) {
         self.live.close();
         let _ = self.stop.send(());
-        tokio::time::timeout(DEADLINE, self.server).await.expect("no reader holds it up").unwrap();
+        tokio::time::timeout(PATIENCE, self.server).await.expect("no reader holds it up").unwrap();
         self.journal.close();
         self.running.ended().await.unwrap();
     }
@@ -88,7 +88,7 @@ struct Reader {
 impl Reader {
     /// The next event: its id, if it has one, and its data, if it has any.
     async fn next(&mut self) -> (Option<String>, Option<Value>) {
-        let event = tokio::time::timeout(DEADLINE, self.events.next()).await.expect("in time").unwrap().unwrap();
+        let event = tokio::time::timeout(PATIENCE, self.events.next()).await.expect("in time").unwrap().unwrap();
         (event.id, event.data.map(|data| serde_json::from_str(&data).unwrap()))
     }
 
@@ -222,7 +222,7 @@ async fn there_is_room_for_so_many_readers_and_a_place_is_given_back() {
             place.append(fastrand::u64(..1 << 40), "something", "a").await;
         }
     };
-    tokio::time::timeout(DEADLINE, free).await.expect("the places are given back");
+    tokio::time::timeout(PATIENCE, free).await.expect("the places are given back");
     drop(place.open("", None).await);
     place.stop().await;
 }

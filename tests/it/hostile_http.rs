@@ -3,8 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::intake::{CHUNKED, Front, eventually, limits, post, with};
+use crate::support::intake::{CHUNKED, Front, limits, post, with};
 use crate::support::raw::{Raw, Reply};
+use crate::support::wait::eventually;
 
 /// What closing may take over the limit: the sweep, and a busy machine.
 const SLACK: Duration = Duration::from_millis(1200);
@@ -267,7 +268,7 @@ async fn at_the_cap_the_connection_longest_without_a_complete_head_gives_way() {
     let front = Front::with(&limits);
     let mut busy = front.connect().await;
     busy.send(post("wait")).await;
-    eventually("the request", || front.taken().len() == 1).await;
+    eventually("the request", async || front.taken().len() == 1).await;
     let mut older = front.connect().await;
     older.stays_silent(Duration::from_millis(20)).await.unwrap();
     let mut newer = front.connect().await;
@@ -314,7 +315,7 @@ async fn when_every_request_is_being_stored_a_new_connection_waits_until_one_is_
     let (mut one, mut two) = (front.connect().await, front.connect().await);
     one.send(post("wait")).await;
     two.send(post("wait")).await;
-    eventually("both requests", || front.taken().len() == 2).await;
+    eventually("both requests", async || front.taken().len() == 2).await;
     let mut third = front.connect().await;
     third.send(post("x")).await;
     third.stays_silent(Duration::from_millis(100)).await.unwrap();

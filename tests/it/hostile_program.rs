@@ -1,6 +1,7 @@
 //! The real program against hostile clients: what shows only with everything behind the listener.
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -8,10 +9,10 @@ use std::time::{Duration, Instant};
 use finhook::verify::sign;
 use tokio::task::JoinSet;
 
+use crate::support::SECRET;
 use crate::support::events::body;
-use crate::support::process::{Client, Place};
-use crate::support::program::{Program, SECRET};
-use crate::support::raw::{PATIENCE, Raw};
+use crate::support::process::{Client, Finhook, Place};
+use crate::support::wait::eventually;
 
 /// The right signature header's value.
 fn signature(body: &str) -> String {
@@ -33,8 +34,7 @@ fn event(number: u64) -> Vec<u8> {
 
 #[test]
 fn signatures_that_no_secret_made_are_said_once_a_minute_with_what_to_do_and_not_shown() {
-    let folder = tempfile::tempdir().unwrap();
-    let finhook = Place::new(folder.path(), "").start();
+    let finhook = Place::temporary("").start();
     let body = body("c", 1);
     let forged = sign(&"a secret of somebody else".into(), body.as_bytes());
     let head = format!(
@@ -52,7 +52,7 @@ fn signatures_that_no_secret_made_are_said_once_a_minute_with_what_to_do_and_not
 
 #[tokio::test]
 async fn a_signature_in_any_other_form_than_the_two_allowed_is_401_and_nothing_is_stored() {
-    let program = Program::start(&[], None).await;
+    let program = Place::temporary("").start();
     let body = body("c", 1);
     let right = signature(&body);
     let digits = right.strip_prefix("sha256=").unwrap();
@@ -103,17 +103,13 @@ async fn a_signature_in_any_other_form_than_the_two_allowed_is_401_and_nothing_i
 
 #[tokio::test]
 async fn an_event_whose_client_hangs_up_at_once_is_stored() {
-    let program = Program::start(&[], None).await;
+    let program = Place::temporary("").start();
     for number in 0..20 {
         let mut raw = program.connect().await;
         raw.send(event(number)).await;
         drop(raw);
     }
-    let deadline = Instant::now() + PATIENCE;
-    while stored(&program).await < 20 {
-        assert!(Instant::now() < deadline, "not all of them are stored");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually("all of them are stored", async || stored(&program) >= 20).await;
     for number in 0..20 {
         let mut raw = program.connect().await;
         raw.send(event(number)).await;
@@ -122,18 +118,18 @@ async fn an_event_whose_client_hangs_up_at_once_is_stored() {
 }
 
 /// Events stored, by the program's own count.
-async fn stored(program: &Program) -> u64 {
-    let mut raw = Raw::connect(program.admin).await;
-    raw.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
-    let reply = String::from_utf8(raw.rest().await).unwrap();
-    let counts = reply.lines().filter(|line| line.starts_with("finhook_events_total{"));
+fn stored(program: &Finhook) -> u64 {
+    let metrics = program.admin_get("/metrics").body;
+    let counts = metrics.lines().filter(|line| line.starts_with("finhook_events_total{"));
     counts.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 #[tokio::test]
 async fn running_out_of_file_descriptors_does_not_shut_the_door() {
     // Far fewer than server.max_connections, and all of them taken.
-    let program = Program::start(&[], Some(100)).await;
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -n 100; exec \"$0\" \"$@\""]);
+    let program = Place::temporary("").start_under(limited).unwrap();
     let mut hostile = Vec::new();
     for _ in 0..200 {
         hostile.push(program.connect().await);
@@ -144,45 +140,43 @@ async fn running_out_of_file_descriptors_does_not_shut_the_door() {
         assert_eq!(raw.reply().await.status, 200);
         hostile.push(raw);
     }
-    let log = program.log.lock().unwrap();
+    let log = program.log();
     let said = log.iter().filter(|line| line.contains("ulimit -n")).count();
     assert_eq!(said, 1, "it says once a minute what to do");
 }
+
+/// Between an attacker's tries. Not a wait for something: their processor time is the program's too.
+const REST: Duration = Duration::from_millis(10);
 
 /// One hostile client: begins something, sees that it gets nowhere, and comes back at once.
 async fn hostile(addr: SocketAddr, kind: usize, opened: Arc<AtomicUsize>) {
     let starts = ["", "POST /fin HTTP/1.1\r\nHost: a\r\n", "P", "PRI * H", "POST /fin HTTP/1.1\r\nX-"];
     loop {
         let Ok(mut stream) = tokio::net::TcpStream::connect(addr).await else {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(REST).await;
             continue;
         };
         opened.fetch_add(1, Ordering::Relaxed);
         let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, starts[kind % starts.len()].as_bytes()).await;
         let mut byte = [0];
         let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut byte).await;
-        // Not a tight loop: the attackers' processor time is the program's too.
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(REST).await;
     }
 }
 
 /// Holds the program at its cap with `attackers` hostile connections while `requests` genuine ones are sent, each on a
 /// connection of its own. Their latencies, sorted, how many connections the attackers opened, and the largest memory.
 async fn besiege(cap: usize, attackers: usize, requests: u64) -> (Vec<Duration>, usize, u64) {
-    let program = Program::start(&[("FINHOOK__SERVER__MAX_CONNECTIONS", &cap.to_string())], None).await;
+    let program = Place::temporary("").var("SERVER__MAX_CONNECTIONS", &cap.to_string()).start();
     let opened = Arc::new(AtomicUsize::new(0));
     let mut siege = JoinSet::new();
     for kind in 0..attackers {
-        siege.spawn(hostile(program.addr, kind, Arc::clone(&opened)));
+        siege.spawn(hostile(program.public, kind, Arc::clone(&opened)));
         if kind % 200 == 0 {
             tokio::task::yield_now().await;
         }
     }
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while opened.load(Ordering::Relaxed) < attackers {
-        assert!(Instant::now() < deadline, "the attackers don't get in");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    eventually("all attackers get in", async || opened.load(Ordering::Relaxed) >= attackers).await;
     let (mut latencies, mut resident) = (Vec::new(), 0);
     for number in 0..requests {
         let began = Instant::now();

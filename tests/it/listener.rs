@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::support::intake::{CHUNKED, Front, ID, eventually, limits, post, with};
-use crate::support::raw::{PATIENCE, Raw, Reply};
+use crate::support::intake::{CHUNKED, Front, ID, limits, post, with};
+use crate::support::raw::{Raw, Reply};
+use crate::support::wait::{PATIENCE, eventually};
 
 /// Sends one request and returns its answer.
 async fn ask(front: &Front, request: impl AsRef<[u8]>) -> Reply {
@@ -226,10 +227,10 @@ async fn what_is_taken_is_taken_to_its_end_when_the_client_hangs_up() {
     let front = Front::start();
     let mut raw = front.connect().await;
     raw.send(post("wait")).await;
-    eventually("the request", || front.taken().len() == 1).await;
+    eventually("the request", async || front.taken().len() == 1).await;
     drop(raw);
     front.stub.permits.add_permits(1);
-    eventually("the end", || front.stub.done.lock().unwrap().len() == 1).await;
+    eventually("the end", async || front.stub.done.lock().unwrap().len() == 1).await;
 }
 
 #[tokio::test]
@@ -238,7 +239,7 @@ async fn a_client_that_has_closed_its_sending_side_gets_its_answer() {
     let mut raw = front.connect().await;
     raw.send(post("wait")).await;
     raw.finish().await;
-    eventually("the request", || front.taken().len() == 1).await;
+    eventually("the request", async || front.taken().len() == 1).await;
     front.stub.permits.add_permits(1);
     assert_eq!(raw.reply().await.status, 200);
     raw.closed().await;
@@ -287,7 +288,7 @@ async fn a_drain_answers_what_is_open_closes_what_is_idle_and_refuses_what_is_ne
     let request = post("late");
     let (early, late) = request.split_at(30);
     begun.send(early).await;
-    eventually("the request", || stub.taken.lock().unwrap().len() == 2).await;
+    eventually("the request", async || stub.taken.lock().unwrap().len() == 2).await;
     // What was sent before has been seen once a later connection's answer is there.
     let mut last = front.connect().await;
     last.send(post("x")).await;
@@ -316,7 +317,7 @@ async fn a_drain_ends_after_its_timeout() {
     let front = Front::with(&limits);
     let mut busy = front.connect().await;
     busy.send(post("wait")).await;
-    eventually("the request", || front.taken().len() == 1).await;
+    eventually("the request", async || front.taken().len() == 1).await;
     let began = std::time::Instant::now();
     let cut_off = tokio::time::timeout(PATIENCE, front.stop()).await.expect("the drain goes on").unwrap();
     assert_eq!(cut_off, 1);

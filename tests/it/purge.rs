@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::app::{TestApp, event, eventually};
+use crate::support::app::{TestApp, event};
 use crate::support::receiver::{Answer, Receiver};
+use crate::support::wait::eventually;
 
 /// How often these bytes are in the files beside the journal.
 fn copies(app: &TestApp, needle: &str) -> usize {

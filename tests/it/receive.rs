@@ -5,7 +5,9 @@ use finhook::verify::{self, sign};
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 
-use crate::support::app::{SECRET, TestApp, event, eventually};
+use crate::support::SECRET;
+use crate::support::app::{TestApp, event};
+use crate::support::wait::eventually;
 
 const ARCHIVE: &str = "[sinks.archive]\ntype = \"file\"\npath = \"DIR/events.ndjson\"\n";
 const CLIENT_SECRET: &str = "the-client-secret-of-the-app";

@@ -1,9 +1,10 @@
 //! No secret, no signature and no body stands in anything that the program says of itself, at its most talkative.
 
+use crate::support::SECRET;
 use crate::support::events::body;
-use crate::support::intake::eventually;
-use crate::support::program::{Program, SECRET};
+use crate::support::process::Place;
 use crate::support::receiver::{Answer, Receiver};
+use crate::support::wait::eventually;
 use finhook::verify::sign;
 
 const CLIENT_SECRET: &str = "the-client-secret-of-the-app";
@@ -25,21 +26,17 @@ async fn logs_errors_and_metrics_hold_no_secret_no_signature_and_no_body() {
     let receiver = Receiver::start().await;
     receiver.answer_all(Answer::status(404).body(MARKER));
     let url = receiver.url().replace("http://", &format!("http://user:{URL_SECRET}@")) + "?key=" + URL_SECRET;
-    let program = Program::start(
-        &[
-            ("FINHOOK__LOG__LEVEL", "trace"),
-            ("FINHOOK__ENDPOINTS__FIN__CLIENT_SECRET", CLIENT_SECRET),
-            ("FINHOOK__SINKS__BACKEND__TYPE", "http"),
-            ("FINHOOK__SINKS__BACKEND__URL", &url),
-            ("FINHOOK__SINKS__BACKEND__HEADERS__AUTHORIZATION", HEADER_SECRET),
-            ("FINHOOK__SINKS__BACKEND__SIGNING_SECRET", WHSEC),
-            ("FINHOOK__SINKS__BACKEND__RETRY__BASE", "10ms"),
-            ("FINHOOK__SINKS__ARCHIVE__TYPE", "file"),
-            ("FINHOOK__SINKS__ARCHIVE__PATH", "events.ndjson"),
-        ],
-        None,
-    )
-    .await;
+    let program = Place::temporary("")
+        .var("LOG__LEVEL", "trace")
+        .var("ENDPOINTS__FIN__CLIENT_SECRET", CLIENT_SECRET)
+        .var("SINKS__BACKEND__TYPE", "http")
+        .var("SINKS__BACKEND__URL", &url)
+        .var("SINKS__BACKEND__HEADERS__AUTHORIZATION", HEADER_SECRET)
+        .var("SINKS__BACKEND__SIGNING_SECRET", WHSEC)
+        .var("SINKS__BACKEND__RETRY__BASE", "10ms")
+        .var("SINKS__ARCHIVE__TYPE", "file")
+        .var("SINKS__ARCHIVE__PATH", "events.ndjson")
+        .start();
 
     let good = body("c", 1).replace("<p>1</p>", MARKER);
     let conflict = good.replace(MARKER, &format!("{MARKER} again"));
@@ -74,11 +71,9 @@ async fn logs_errors_and_metrics_hold_no_secret_no_signature_and_no_body() {
 
     // The relay's refusals are logged too.
     receiver.wait_for(3).await;
-    let log = || program.log.lock().unwrap().join("\n");
-    eventually("the dead letter is logged", || log().contains("dead letter")).await;
-    let mut admin = crate::support::raw::Raw::connect(program.admin).await;
-    admin.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-    said += admin.reply().await.text();
+    let log = || program.log().join("\n");
+    eventually("the dead letter is logged", async || log().contains("dead letter")).await;
+    said += &program.admin_get("/metrics").body;
     said += &log();
 
     assert!(said.len() > 5_000, "this says too little to prove anything: {said}");

@@ -17,10 +17,11 @@ use std::time::Instant;
 use bytes::Bytes;
 use finhook::verify::{Keyring, Signature, sign};
 
+use crate::support::SECRET;
+
 const SAMPLES: usize = 1_000_000;
 const BATCH: usize = 500;
 const PROOF: f64 = 10.0;
-const SECRET: &str = "the endpoint's signing secret";
 const BODY: &[u8] = &[b'x'; 64];
 
 type Mac = [u8; 32];

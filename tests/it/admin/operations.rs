@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{backend, is_at, listed, sink, sink_shows, state_at};
-use crate::support::app::{TestApp, event, eventually};
+use crate::support::app::{TestApp, event};
 use crate::support::receiver::{Answer, Receiver};
+use crate::support::wait::eventually;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_are_listed_newest_first_by_every_filter_and_page_by_page() {
@@ -64,7 +65,7 @@ async fn a_body_is_shown_only_to_those_who_ask_for_it() {
     assert_eq!(whole["body_bytes"], body.len());
     assert_eq!((&whole["conversation_id"], &whole["state"]), (&json!("c"), &json!("stored")));
 
-    let signed = finhook::verify::sign(&crate::support::app::SECRET.into(), b"\xff\x00");
+    let signed = finhook::verify::sign(&crate::support::SECRET.into(), b"\xff\x00");
     let request = app.client().post(format!("http://{}/webhooks/fin", app.public()));
     let request = request.header("content-type", "application/json").header(finhook::verify::HEADER, signed);
     let (_, answer) = crate::support::app::json(request.body(&b"\xff\x00"[..])).await;

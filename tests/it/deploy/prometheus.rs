@@ -7,7 +7,8 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::{Server, deploy, free_address, run};
-use crate::support::process::{Answer, Client, Finhook, Place, body, eventually};
+use crate::support::process::{Answer, Client, Finhook, Place, body};
+use crate::support::wait::until;
 
 /// Every kind of sink; nobody listens where the last one delivers to.
 const SINKS: &str = "[sinks.lines]\ntype = \"log\"\n[sinks.archive]\ntype = \"file\"\npath = \"data/events.ndjson\"\n\
@@ -17,7 +18,7 @@ const SINKS: &str = "[sinks.lines]\ntype = \"log\"\n[sinks.archive]\ntype = \"fi
 fn busy(place: &Place) -> Finhook {
     let finhook = place.start();
     finhook.post(&body("a conversation", 1, 0)).unwrap().id();
-    eventually("an attempt of every sink", || {
+    until("an attempt of every sink", || {
         let text = scrape(&finhook, "").body;
         let tried = |sink: &str| {
             let count = format!("finhook_delivery_seconds_count{{sink=\"{sink}\"}} ");
@@ -229,15 +230,15 @@ fn prometheus_scrapes_finhook_and_has_a_value_for_every_curve_of_the_dashboard_a
     };
 
     // Two scrapes, and a look at the rules after them.
-    eventually("a rate", || !query("rate(finhook_commit_seconds_count[10s])").is_empty());
-    eventually("the rules' own series", || !query("finhook:journal_limit_bytes").is_empty());
+    until("a rate", || !query("rate(finhook_commit_seconds_count[10s])").is_empty());
+    until("the rules' own series", || !query("finhook:journal_limit_bytes").is_empty());
     let expressions = dashboard_expressions();
     assert!(expressions.len() > 20, "{expressions:?}");
     for expression in expressions {
         assert!(!query(&expression).is_empty(), "nothing for {expression}");
     }
     // A rule that can't be evaluated, as one whose two sides don't match one to one, counts as failed.
-    eventually("that rules were evaluated", || !query("prometheus_rule_evaluations_total > 0").is_empty());
+    until("that rules were evaluated", || !query("prometheus_rule_evaluations_total > 0").is_empty());
     let failed = query("prometheus_rule_evaluation_failures_total > 0");
     assert_eq!(failed, "");
 }

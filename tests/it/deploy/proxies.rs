@@ -14,7 +14,9 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
 use super::{Server, deploy, free_address};
-use crate::support::process::{Finhook, Place, SECRET, body, eventually};
+use crate::support::SECRET;
+use crate::support::process::{Finhook, Place, body};
+use crate::support::wait::until;
 
 /// The name in the files.
 const NAME: &str = "finhook.example.com";
@@ -83,7 +85,7 @@ impl Front {
         let mut command = command(conf, address, folder.path());
         let log = folder.path().join("proxy.log");
         let proxy = Server::start(&mut command, &log);
-        eventually("the proxy", || TcpStream::connect(address).is_ok());
+        until("the proxy", || TcpStream::connect(address).is_ok());
         let client = client(certificate.der(), address);
         let url = format!("https://{NAME}:{}", address.port());
         Self { url, client, _proxy: proxy, _finhook: finhook, _folder: folder }

@@ -9,7 +9,8 @@ use std::time::Duration;
 use finhook::config::{Inputs, Loaded};
 
 use super::{deploy, run};
-use crate::support::process::{Place, body, eventually, wait_for_archive};
+use crate::support::process::{Place, body, wait_for_archive};
+use crate::support::wait::until;
 
 fn unit() -> String {
     fs::read_to_string(deploy("systemd/finhook.service")).unwrap()
@@ -109,11 +110,11 @@ fn a_finhook_that_starts_receives_delivers_and_ends_makes_no_system_call_that_th
     let finhook = place.start_under(strace).unwrap();
     let ids: Vec<_> = (0..3).map(|number| finhook.post(&body("a conversation", number, 0)).unwrap().id()).collect();
     wait_for_archive(&place.path("data/events.ndjson"), &ids);
-    eventually("an attempt over HTTP", || fs::read_to_string(&trace).unwrap().contains("htons(9)"));
+    until("an attempt over HTTP", || fs::read_to_string(&trace).unwrap().contains("htons(9)"));
     let id = finhook.id().to_string();
     assert!(finhook.stop().status.success());
     let end = |line: &str| line.split_whitespace().next() == Some(&id) && line.ends_with("+++ exited with 0 +++");
-    eventually("the end of the trace", || fs::read_to_string(&trace).unwrap().lines().any(end));
+    until("the end of the trace", || fs::read_to_string(&trace).unwrap().lines().any(end));
 
     let trace = fs::read_to_string(&trace).unwrap();
     // `PROCESS CALL(…`; what is interrupted comes once more as `<... CALL resumed>`.

@@ -8,8 +8,9 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use super::Sender;
-use crate::support::process::{Finhook, Place, eventually};
+use crate::support::process::{Finhook, Place};
 use crate::support::receiver::{Answer, Receiver};
+use crate::support::wait::until;
 
 /// `faketime`'s library: `date` shows the time it is told to show.
 fn library() -> PathBuf {
@@ -50,7 +51,7 @@ async fn survives_a_jump(offset: &'static str) {
         let tries = || backend.received().len();
         // The worker sleeps until the next try, which it has written down, and has some time to go.
         fs::write(place.path("clock.new"), offset).unwrap();
-        eventually("three tries, and the next one not yet due", || {
+        until("three tries, and the next one not yet due", || {
             let written = next_try(&finhook, &sender.acked[0]);
             written.is_some_and(|(tried, wait)| tried >= 3 && tried == tries() && wait > Duration::from_millis(300))
         });
@@ -58,12 +59,12 @@ async fn survives_a_jump(offset: &'static str) {
         // By rename: it is read again and again.
         fs::rename(place.path("clock.new"), &clock).unwrap();
         let jumped = (std::time::Instant::now(), tries());
-        eventually("six tries after the jump", || tries() >= jumped.1 + 6);
+        until("six tries after the jump", || tries() >= jumped.1 + 6);
         // Full jitter up to a second: six tries within a tenth of one would be a storm.
         assert!(jumped.0.elapsed().as_millis() > 100, "a storm of retries");
         backend.answer_all(Answer::status(200));
         let before = tries();
-        eventually("the delivery", || tries() > before);
+        until("the delivery", || tries() > before);
         let ended = finhook.stop();
         assert_eq!(ended.status.code(), Some(0));
         assert!(ended.errors().is_empty(), "a dead letter: {:?}", ended.errors());

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::{ARCHIVE, Sender, ids};
 use crate::sinks::{in_child, in_own_mounts};
-use crate::support::process::{Place, archived, eventually, wait_for_archive};
+use crate::support::process::{Place, archived, wait_for_archive};
+use crate::support::wait::until;
 
 /// A small disk of its own at `disk`.
 const SMALL_DISK: &str =
@@ -36,15 +37,15 @@ fn on_a_full_disk_events_are_refused_until_there_is_room_and_nothing_acknowledge
     let filler = folder.join("disk/filler");
     fill_up(&filler);
     // The log may have some room left in what it occupies already.
-    eventually("a refusal", || sender.try_post(&finhook, 10_000) == Some(503));
-    eventually("that it is not ready", || finhook.ready() == 503);
+    until("a refusal", || sender.try_post(&finhook, 10_000) == Some(503));
+    until("that it is not ready", || finhook.ready() == 503);
     assert_eq!(sender.try_post(&finhook, 10_000), Some(503));
-    eventually("word of it", || finhook.logged("no space is left on the journal's disk: free some").is_some());
+    until("word of it", || finhook.logged("no space is left on the journal's disk: free some").is_some());
 
     // Nothing comes in that could wake it; it looks for itself.
     fs::remove_file(filler).unwrap();
     let freed = Instant::now();
-    eventually("that it is ready again", || finhook.ready() == 200);
+    until("that it is ready again", || finhook.ready() == 200);
     assert!(freed.elapsed() < Duration::from_secs(10), "{:?}", freed.elapsed());
     for _ in 0..5 {
         sender.post(&finhook, 10_000);
@@ -103,10 +104,10 @@ fn while_one_sinks_disk_is_full_that_sink_waits_and_the_others_go_on() {
     }
     let archive = wait_for_archive(&folder.join("archive/events.ndjson"), &sender.acked);
     assert_eq!(ids(archive), sender.acked);
-    eventually("word of the sink's failure", || finhook.logged("free space, it goes on by itself").is_some());
+    until("word of the sink's failure", || finhook.logged("free space, it goes on by itself").is_some());
     assert_eq!(finhook.ready(), 200, "the journal takes events all the same");
     // What still fits into the file's last page may be there: whole lines only, and in order.
-    eventually("only whole lines", || fs::read(&narrow).unwrap().ends_with(b"\n"));
+    until("only whole lines", || fs::read(&narrow).unwrap().ends_with(b"\n"));
     let waiting = archived(&narrow);
     assert!(waiting.len() >= before.len() && waiting.len() < sender.acked.len());
 
@@ -126,15 +127,15 @@ fn at_the_limit_on_the_size_of_files_events_are_refused_and_the_process_lives() 
     let (finhook, mut sender) = (place.start_under(limited).unwrap(), Sender::default());
     // The log reaches the limit first, is copied back, and goes on; in the end the database itself is that large.
     let database_is_full = || fs::metadata(place.path("data/finhook.db")).unwrap().len() >= 2 * 1024 * 1024 - 64 * 1024;
-    eventually("the limit", || sender.try_post(&finhook, 100_000) == Some(503) && database_is_full());
-    eventually("that it is not ready", || finhook.ready() == 503);
-    eventually("word of it", || finhook.logged("limit on the size of files (ulimit -f): raise it").is_some());
+    until("the limit", || sender.try_post(&finhook, 100_000) == Some(503) && database_is_full());
+    until("that it is not ready", || finhook.ready() == 503);
+    until("word of it", || finhook.logged("limit on the size of files (ulimit -f): raise it").is_some());
 
     let raised = Command::new("prlimit").args(["--fsize=unlimited:", "--pid", &finhook.id().to_string()]).status();
     assert!(raised.unwrap().success());
-    eventually("that it is ready again", || finhook.ready() == 200);
+    until("that it is ready again", || finhook.ready() == 200);
     sender.post(&finhook, 100_000);
-    eventually("every event in the archive", || {
+    until("every event in the archive", || {
         let whole = fs::read(place.path("archive/events.ndjson")).is_ok_and(|text| text.ends_with(b"\n"));
         whole && archived(&place.path("archive/events.ndjson")).len() >= sender.acked.len()
     });
@@ -164,10 +165,10 @@ fn at_max_bytes_events_are_refused_until_a_purge_or_the_retention_makes_room() {
     for _ in 0..70 {
         sender.post(&finhook, 100_000);
     }
-    eventually("the warning", || said("the journal has reached 80 % of journal.max_bytes"));
+    until("the warning", || said("the journal has reached 80 % of journal.max_bytes"));
     assert!((MAX * 8 / 10..MAX).contains(&bytes()), "{}", bytes());
     assert!(finhook.ready() == 200 && !said(reached), "not before it is reached");
-    eventually("a refusal", || sender.try_post(&finhook, 5_000) == Some(503));
+    until("a refusal", || sender.try_post(&finhook, 5_000) == Some(503));
     assert!(bytes() >= MAX && said(reached));
     assert_eq!(finhook.ready(), 503);
     assert_eq!(sender.try_post(&finhook, 0), Some(503), "a small one too");
@@ -177,18 +178,18 @@ fn at_max_bytes_events_are_refused_until_a_purge_or_the_retention_makes_room() {
     let purged: Vec<_> = sender.acked.drain(..purged).collect();
     let ids = purged.iter().map(String::as_str);
     place.run(&["events", "purge", "--yes", "--admin", &admin].into_iter().chain(ids).collect::<Vec<_>>());
-    eventually("that it is ready again", || finhook.ready() == 200);
+    until("that it is ready again", || finhook.ready() == 200);
     sender.post(&finhook, 0);
 
     // Nobody does anything now but let the sink go on, and its events grow old.
     for _ in 0..70 {
         sender.try_post(&finhook, 100_000).unwrap();
     }
-    eventually("a refusal", || sender.try_post(&finhook, 5_000) == Some(503));
+    until("a refusal", || sender.try_post(&finhook, 5_000) == Some(503));
     place.run(&["sinks", "resume", "archive", "--admin", &admin]);
     let archive = place.path("archive/events.ndjson");
     assert_eq!(self::ids(wait_for_archive(&archive, &sender.acked)), sender.acked, "none lost, none that was refused");
-    eventually("that it is ready again", || finhook.ready() == 200);
+    until("that it is ready again", || finhook.ready() == 200);
     sender.post(&finhook, 0);
     assert_eq!(self::ids(wait_for_archive(&archive, &sender.acked)), sender.acked);
     let refused = sender.posted as usize - sender.acked.len() - purged.len();

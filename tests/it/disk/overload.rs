@@ -7,7 +7,8 @@ use std::sync::Mutex;
 use rusqlite::Connection;
 
 use super::{ARCHIVE, Sender, ids};
-use crate::support::process::{Answer, Finhook, Place, body, eventually, wait_for_archive};
+use crate::support::process::{Answer, Finhook, Place, body, wait_for_archive};
+use crate::support::wait::until;
 
 /// `strace` on a finhook that runs already; it lets go when this is dropped.
 struct Traced(Child);
@@ -20,7 +21,7 @@ impl Traced {
         strace.args(["-e", &format!("inject={inject}"), "-p", &finhook.id().to_string()]);
         let traced = Self(strace.spawn().unwrap());
         let untraced = |status: &String| status.contains("TracerPid:\t0\n");
-        eventually("strace on every thread", || !threads(finhook).iter().any(untraced));
+        until("strace on every thread", || !threads(finhook).iter().any(untraced));
         traced
     }
 }
@@ -59,7 +60,7 @@ fn what_the_queue_has_no_room_for_is_refused_at_once_and_what_was_taken_in_is_un
                 answered.lock().unwrap().push((body, answer));
             });
         }
-        eventually("refusals", || answered.lock().unwrap().len() >= 5);
+        until("refusals", || answered.lock().unwrap().len() >= 5);
         for (_, answer) in answered.lock().unwrap().iter() {
             // The disk still hangs: they were not kept waiting for it.
             answer.assert_unavailable();
@@ -96,13 +97,13 @@ fn while_another_program_holds_the_database_events_are_refused_and_then_taken_ag
     let archive = place.path("archive/events.ndjson");
     wait_for_archive(&archive, &sender.acked);
     let other = Connection::open(place.path("data/finhook.db")).unwrap();
-    other.busy_timeout(crate::support::process::PATIENCE).unwrap();
+    other.busy_timeout(crate::support::wait::PATIENCE).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     assert_eq!(sender.try_post(&finhook, 0), Some(503));
     assert_eq!(finhook.ready(), 503);
-    eventually("word of it", || finhook.logged("another program holds the journal").is_some());
+    until("word of it", || finhook.logged("another program holds the journal").is_some());
     drop(other);
-    eventually("that it is ready again", || finhook.ready() == 200);
+    until("that it is ready again", || finhook.ready() == 200);
     sender.post(&finhook, 0);
     assert_eq!(ids(wait_for_archive(&archive, &sender.acked)), sender.acked);
 }
@@ -118,7 +119,7 @@ fn when_a_background_task_panics_the_process_ends_with_an_error_and_the_next_one
     // a while.
     let cores = std::thread::available_parallelism().unwrap().get();
     let needed = 1 + cores + (cores - 1).max(1) + 2;
-    eventually("the end of idle threads", || threads(&finhook).len() <= needed);
+    until("the end of idle threads", || threads(&finhook).len() <= needed);
     let traced = Traced::new(&finhook, "clone,clone3:error=EAGAIN");
     sender.post(&finhook, 0);
     let ended = finhook.wait();

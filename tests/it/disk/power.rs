@@ -16,7 +16,8 @@ use finhook::metrics::Metrics;
 
 use super::{ARCHIVE, Sender};
 use crate::support::events::settings;
-use crate::support::process::{Place, body, eventually};
+use crate::support::process::{Place, body};
+use crate::support::wait::until;
 use trace::Step;
 
 /// What becomes of a step that was not synced.
@@ -221,9 +222,9 @@ async fn after_a_power_cut_while_a_large_log_is_copied_and_started_over_every_ac
             acked
         };
         let senders: Vec<_> = (0..3).map(|sender| scope.spawn(move || send(sender))).collect();
-        eventually("a large log", || fs::metadata(&log).is_ok_and(|found| found.len() >= LARGE));
+        until("a large log", || fs::metadata(&log).is_ok_and(|found| found.len() >= LARGE));
         let large = times_begun(&log);
-        eventually("that it starts over", || times_begun(&log) != large);
+        until("that it starts over", || times_begun(&log) != large);
         enough.store(true, Ordering::Relaxed);
         senders.into_iter().map(|sender| sender.join().unwrap()).sum()
     });

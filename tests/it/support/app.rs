@@ -12,7 +12,6 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use finhook::app::App;
 use finhook::config::Inputs;
@@ -23,17 +22,15 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// What the endpoint `fin`, at `/webhooks/fin`, verifies with.
-pub const SECRET: &str = "a secret of sixteen bytes and more";
-/// How long a test waits for what must happen, also on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+use super::SECRET;
+use super::wait::{PATIENCE, eventually};
 
 /// What every test begins with; what it is given itself goes over that. `DIR` stands for the directory.
 const BASE: &str = r#"
 log.level = "error"
 server = { bind = "127.0.0.1:0", drain_timeout = "5s" }
 admin.bind = "127.0.0.1:0"
-endpoints.fin.signing_secrets = ["a secret of sixteen bytes and more"]
+endpoints.fin.signing_secrets = ["SECRET"]
 journal.path = "DIR/finhook.db"
 sinks.stdout.enabled = false
 "#;
@@ -60,7 +57,7 @@ impl TestApp {
         let settings = dir.path().join("config");
         std::fs::create_dir_all(&settings).unwrap();
         let here = dir.path().to_str().unwrap();
-        std::fs::write(settings.join("default.toml"), BASE.replace("DIR", here)).unwrap();
+        std::fs::write(settings.join("default.toml"), BASE.replace("DIR", here).replace("SECRET", SECRET)).unwrap();
         std::fs::write(settings.join("test.toml"), toml.replace("DIR", here)).unwrap();
         let inputs =
             Inputs { path: Some(settings), path_from: "the test", env_name: Some("test".into()), vars: Vec::new() };
@@ -165,13 +162,4 @@ pub fn event(name: &str, conversation: &str, number: u64) -> String {
         "number": number,
     })
     .to_string()
-}
-
-/// Waits until something is true.
-pub async fn eventually(what: &str, mut is_true: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_true().await {
-        assert!(Instant::now() < deadline, "it never happens that {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }

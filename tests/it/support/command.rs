@@ -48,18 +48,7 @@ impl Sandbox {
 
     /// Everything in the directory, sorted.
     pub fn listing(&self) -> Vec<PathBuf> {
-        let (mut found, mut folders) = (Vec::new(), vec![self.dir.path().to_owned()]);
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    folders.push(path.clone());
-                }
-                found.push(path);
-            }
-        }
-        found.sort();
-        found
+        listing(self.dir.path())
     }
 
     /// The command, not yet started.
@@ -88,4 +77,20 @@ impl Sandbox {
             stderr: String::from_utf8(output.stderr).unwrap(),
         }
     }
+}
+
+/// Everything in a folder and the folders in it, sorted.
+pub fn listing(folder: &Path) -> Vec<PathBuf> {
+    let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path.clone());
+            }
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
 }

@@ -11,6 +11,8 @@ use finhook::metrics::Metrics;
 use finhook::verify::{Keyring, Signature, sign};
 use finhook::{clock, config};
 
+use super::SECRET;
+
 /// Ninety days, in milliseconds.
 pub const WINDOW_MS: i64 = 90 * 24 * 60 * 60 * 1000;
 
@@ -23,7 +25,7 @@ pub fn body(conversation: &str, number: u64) -> String {
 
 /// An event that was really verified.
 pub fn receive(body: &str, received_ms: i64, window_ms: i64) -> Event {
-    let secret = "a signing secret for tests".into();
+    let secret = SECRET.into();
     let signature = sign(&secret, body.as_bytes());
     let parsed = Signature::parse(signature.as_bytes()).unwrap();
     let verified = Keyring::new(&[secret]).verify(&parsed, Bytes::copy_from_slice(body.as_bytes())).unwrap();

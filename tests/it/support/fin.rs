@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use finhook::app::App;
 use finhook::config::Inputs;
@@ -16,12 +15,10 @@ use serde_json::{Value, json};
 use sse_stream::{Sse, SseByteStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
-/// Long enough for a loaded machine; nothing waits for it unless it fails.
-pub const DEADLINE: Duration = Duration::from_secs(60);
-/// What webhooks are signed with.
-pub const SECRET: &str = "the signing secret of the tests";
+use super::SECRET;
+use super::wait::{PATIENCE, until};
 
 pub struct World {
     pub gateway: SocketAddr,
@@ -41,8 +38,8 @@ impl World {
         let settings = Settings {
             bind: ([127, 0, 0, 1], 0).into(),
             secret: SECRET.to_owned(),
-            lead: DEADLINE,
-            token_life: DEADLINE,
+            lead: PATIENCE,
+            token_life: PATIENCE,
             ..settings
         };
         let mut fake = FakeFin::bind(settings.clone()).unwrap();
@@ -122,24 +119,19 @@ impl World {
 
     /// Waits until a metric has reached a value.
     pub async fn reached(&self, metric: &str, value: u64) {
-        let began = Instant::now();
-        while self.metric(metric) < value {
-            let now = self.metric(metric);
-            assert!(began.elapsed() < DEADLINE, "{metric} is {now}, not {value}:\n{}", self.metrics.encode());
-            sleep(Duration::from_millis(5)).await;
-        }
+        let (metrics, metric) = (Arc::clone(&self.metrics), metric.to_owned());
+        let reached = move || until(&format!("{metric} is {value}"), || sum(&metrics, &metric) >= value);
+        tokio::task::spawn_blocking(reached).await.unwrap();
     }
 
-    /// The sum of all lines that begin so.
+    /// The sum of all metrics whose lines begin so.
     pub fn metric(&self, beginning: &str) -> u64 {
-        let text = self.metrics.encode();
-        let lines = text.lines().filter(|line| line.starts_with(beginning));
-        lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
+        sum(&self.metrics, beginning)
     }
 
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
-        while let Some(ended) = timeout(DEADLINE, self.tasks.join_next()).await.expect("nothing holds it up") {
+        while let Some(ended) = timeout(PATIENCE, self.tasks.join_next()).await.expect("nothing holds it up") {
             ended.unwrap();
         }
     }
@@ -154,7 +146,7 @@ impl Live {
     /// The next event: its id, if it is stored, and its line.
     pub async fn next(&mut self) -> (Option<u64>, Value) {
         loop {
-            let event = timeout(DEADLINE, self.events.next()).await.expect("in time").unwrap().unwrap();
+            let event = timeout(PATIENCE, self.events.next()).await.expect("in time").unwrap().unwrap();
             if let Some(data) = event.data {
                 return (event.id.map(|id| id.parse().unwrap()), serde_json::from_str(&data).unwrap());
             }
@@ -170,4 +162,10 @@ pub fn said(conversation: &str) -> String {
         "user": {"id": "u1"},
     })
     .to_string()
+}
+
+fn sum(metrics: &Metrics, beginning: &str) -> u64 {
+    let text = metrics.encode();
+    let lines = text.lines().filter(|line| line.starts_with(beginning));
+    lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
 }

@@ -139,12 +139,3 @@ pub fn with(lines: &str, body: &str) -> String {
 
 /// The head of a chunked request on `/fin` that is well-formed and authentic.
 pub const CHUNKED: &str = "POST /fin HTTP/1.1\r\nHost: a\r\nsig: right\r\nTransfer-Encoding: chunked\r\n\r\n";
-
-/// Polls until it holds.
-pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + super::raw::PATIENCE;
-    while !holds() {
-        assert!(std::time::Instant::now() < deadline, "{what} does not happen");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}

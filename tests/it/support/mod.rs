@@ -6,6 +6,9 @@ pub mod events;
 pub mod fin;
 pub mod intake;
 pub mod process;
-pub mod program;
 pub mod raw;
 pub mod receiver;
+pub mod wait;
+
+/// The signing secret of every endpoint that a test configures.
+pub const SECRET: &str = "a signing secret for tests";

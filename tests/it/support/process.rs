@@ -10,20 +10,23 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use finhook::verify::sign;
 use serde_json::Value;
+use tempfile::TempDir;
 
-/// Longer than anything takes that is expected to happen, also on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
-/// The signing secret of the endpoint `fin`.
-pub const SECRET: &str = "a signing secret for tests";
+use super::SECRET;
+use super::raw::Raw;
+use super::wait::{PATIENCE, until};
 
 /// A folder with a configuration, in which finhook runs.
 #[derive(Debug)]
 pub struct Place {
     folder: PathBuf,
+    vars: Vec<(String, String)>,
+    /// Removed with the last that lives in it.
+    temporary: Option<Arc<TempDir>>,
 }
 
 impl Place {
@@ -36,7 +39,20 @@ impl Place {
              signing_secrets = [\"{SECRET}\"]\n[sinks.stdout]\nenabled = false\n{journal}{settings}"
         );
         fs::write(folder.join("finhook.toml"), toml).unwrap();
-        Self { folder: folder.to_owned() }
+        Self { folder: folder.to_owned(), vars: Vec::new(), temporary: None }
+    }
+
+    /// The same in a folder of its own.
+    pub fn temporary(settings: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Self::new(folder.path(), settings);
+        Self { temporary: Some(Arc::new(folder)), ..place }
+    }
+
+    /// Sets the variable `FINHOOK__NAME`, which goes over the configuration.
+    pub fn var(mut self, name: &str, value: &str) -> Self {
+        self.vars.push((format!("FINHOOK__{name}"), value.to_owned()));
+        self
     }
 
     /// A path in the folder.
@@ -58,42 +74,39 @@ impl Place {
     /// Runs another command of finhook's with the same configuration: what it printed.
     pub fn run(&self, arguments: &[&str]) -> String {
         let mut command = Command::new(env!("CARGO_BIN_EXE_finhook"));
-        command.args(arguments).current_dir(&self.folder).env("FINHOOK_CONFIG", "finhook.toml");
-        let output = command.output().unwrap();
+        let output = self.set_up(command.args(arguments)).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
+    fn set_up<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        command.current_dir(&self.folder).env("FINHOOK_CONFIG", "finhook.toml");
+        command.envs(self.vars.iter().map(|(name, value)| (name, value)))
+    }
+
     fn start_by(&self, mut command: Command) -> Result<Finhook, Ended> {
-        command.arg("serve").current_dir(&self.folder).env("FINHOOK_CONFIG", "finhook.toml");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        self.set_up(command.arg("serve")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let stderr = child.stderr.take().unwrap();
-        let reader = std::thread::spawn({
-            let log = log.clone();
-            move || {
-                for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
-                    log.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
-                }
-            }
-        });
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut finhook = Finhook { child, log, reader: Some(reader), public: nowhere, admin: nowhere };
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(line) = finhook.logged("listening") {
-                let line: Value = serde_json::from_str(&line).unwrap();
-                finhook.public = line["public"].as_str().unwrap().parse().unwrap();
-                finhook.admin = line["admin"].as_str().unwrap().parse().unwrap();
-                return Ok(finhook);
-            }
-            if let Some(status) = finhook.child.try_wait().unwrap() {
-                return Err(finhook.ended(status));
-            }
-            assert!(Instant::now() < deadline, "finhook does not listen: {:?}", finhook.log.lock().unwrap());
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        let mut finhook = Finhook {
+            printed: Output::of(child.stdout.take().unwrap()),
+            log: Output::of(child.stderr.take().unwrap()),
+            child,
+            public: nowhere,
+            admin: nowhere,
+            _folder: self.temporary.clone(),
+        };
+        let (mut listening, mut over) = (None, None);
+        until("finhook listens", || {
+            listening = finhook.logged("\"listening\"");
+            over = finhook.child.try_wait().unwrap();
+            listening.is_some() || over.is_some()
+        });
+        let Some(line) = listening else { return Err(finhook.ended(over.unwrap())) };
+        let line: Value = serde_json::from_str(&line).unwrap();
+        let address = |name: &str| line[name].as_str().unwrap().parse().unwrap();
+        (finhook.public, finhook.admin) = (address("public"), address("admin"));
+        Ok(finhook)
     }
 }
 
@@ -102,6 +115,8 @@ impl Place {
 pub struct Ended {
     /// How it ended; `code()` is `None` after a signal.
     pub status: ExitStatus,
+    /// What it printed on stdout.
+    pub printed: Vec<String>,
     /// Its log.
     pub log: Vec<String>,
 }
@@ -122,12 +137,13 @@ impl Ended {
 #[derive(Debug)]
 pub struct Finhook {
     child: Child,
-    log: Arc<Mutex<Vec<String>>>,
-    reader: Option<JoinHandle<()>>,
+    printed: Output,
+    log: Output,
     /// Its public listener.
     pub public: SocketAddr,
     /// Its admin listener.
     pub admin: SocketAddr,
+    _folder: Option<Arc<TempDir>>,
 }
 
 impl Finhook {
@@ -136,9 +152,26 @@ impl Finhook {
         self.child.id()
     }
 
+    /// Its log so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lines()
+    }
+
     /// The first line of its log so far that has this in it.
     pub fn logged(&self, text: &str) -> Option<String> {
-        self.log.lock().unwrap().iter().find(|line| line.contains(text)).cloned()
+        self.log().into_iter().find(|line| line.contains(text))
+    }
+
+    /// A new connection to its public listener, for any bytes.
+    pub async fn connect(&self) -> Raw {
+        Raw::connect(self.public).await
+    }
+
+    /// Resident memory, in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
     /// Kills it with SIGKILL.
@@ -157,7 +190,7 @@ impl Finhook {
     /// Waits for its end.
     pub fn wait(mut self) -> Ended {
         let mut status = None;
-        eventually("the process's end", || {
+        until("the process's end", || {
             status = self.child.try_wait().unwrap();
             status.is_some()
         });
@@ -165,8 +198,7 @@ impl Finhook {
     }
 
     fn ended(&mut self, status: ExitStatus) -> Ended {
-        self.reader.take().unwrap().join().unwrap();
-        Ended { status, log: self.log.lock().unwrap().clone() }
+        Ended { status, printed: self.printed.all(), log: self.log.all() }
     }
 
     /// Asks the admin listener.
@@ -191,6 +223,37 @@ impl Drop for Finhook {
         // Fails when it is over already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// The lines that a process writes, read as they come.
+#[derive(Debug)]
+struct Output {
+    lines: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Output {
+    fn of(pipe: impl io::Read + Send + 'static) -> Self {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&lines);
+        let reader = std::thread::spawn(move || {
+            for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+                kept.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
+            }
+        });
+        Self { lines, reader: Some(reader) }
+    }
+
+    /// So far.
+    fn lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
+    }
+
+    /// To its end.
+    fn all(&mut self) -> Vec<String> {
+        self.reader.take().unwrap().join().unwrap();
+        self.lines()
     }
 }
 
@@ -283,15 +346,6 @@ impl Client {
     }
 }
 
-/// Polls until it holds.
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what} does not come");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
 /// The events in an archive, the oldest first: (conversation, id). Panics when a line is torn or no JSON.
 pub fn archived(newest: &Path) -> Vec<(String, String)> {
     let numbered = |number: u32| PathBuf::from(format!("{}.{number}", newest.display()));
@@ -312,7 +366,7 @@ pub fn archived(newest: &Path) -> Vec<(String, String)> {
 
 /// Waits until all of `ids` stand in an archive, and returns it. A line may be half written at any moment before.
 pub fn wait_for_archive(newest: &Path, ids: &[String]) -> Vec<(String, String)> {
-    eventually("every acknowledged event in the archive", || {
+    until("every acknowledged event in the archive", || {
         let text = fs::read_to_string(newest).unwrap_or_default();
         // The first "id" in a line is the event's own.
         let id = |line: &'_ str| Some(line.split_once("\"id\":\"")?.1.get(..36)?.to_owned());

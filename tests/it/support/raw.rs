@@ -7,8 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Longer than anything takes that is expected to happen, also on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+use super::wait::PATIENCE;
 
 /// One connection.
 #[derive(Debug)]

@@ -6,7 +6,8 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::process::{Finhook, Place, eventually};
+use crate::support::process::{Finhook, Place};
+use crate::support::wait::until;
 
 /// One step of the run, in the order in which they were done.
 #[derive(Debug)]
@@ -43,7 +44,7 @@ pub(super) fn start(place: &Place, trace: &Path) -> Finhook {
 pub(super) fn kill(finhook: Finhook, trace: &Path) -> Vec<u8> {
     let id = finhook.id().to_string();
     finhook.kill();
-    eventually("the end of the trace", || ends_with_the_end_of(trace, &id));
+    until("the end of the trace", || ends_with_the_end_of(trace, &id));
     fs::read(trace).unwrap()
 }
 
