@@ -420,18 +420,15 @@ impl Lanes {
                     self.held_bytes -= item.stored.event.body.len();
                 }
             }
+            // One that was empty before waits for its next chunk already. A fresh one goes with the next confirmed settlement.
+            let was_empty = lane.queue.is_empty();
             lane.queue.retain(keep);
-            if lane.queue.is_empty() && !lane.in_flight {
-                emptied.push((*number, lane.mode));
+            if !was_empty && lane.queue.is_empty() && matches!(lane.mode, Mode::Draining { .. }) {
+                emptied.push(*number);
             }
         }
-        for (number, mode) in emptied {
-            match mode {
-                // Goes with the next confirmed settlement.
-                Mode::Fresh => {}
-                Mode::Draining { .. } => self.drained(number),
-                Mode::OnDisk => {}
-            }
+        for number in emptied {
+            self.drained(number);
         }
     }
 

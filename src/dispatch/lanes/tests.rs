@@ -61,7 +61,7 @@ struct Simulation {
     in_flight: Vec<Attempt>,
     /// A settlement that was taken, and whether it has reached the disk.
     settling: Option<(u64, Settlement, bool)>,
-    /// Deliveries in their order, replays aside, for each life between two crashes.
+    /// First deliveries in their order, replays aside, for each life between two crashes.
     lives: Vec<Vec<u64>>,
     /// How often each event was delivered, replays aside.
     times: HashMap<u64, u32>,
@@ -213,8 +213,11 @@ impl Simulation {
     }
 
     fn delivered(&mut self, seq: u64) {
-        *self.times.entry(seq).or_default() += 1;
-        self.lives.last_mut().unwrap().push(seq);
+        let times = self.times.entry(seq).or_default();
+        *times += 1;
+        if *times == 1 {
+            self.lives.last_mut().unwrap().push(seq);
+        }
     }
 
     fn take_settlement(&mut self) {
@@ -383,8 +386,14 @@ impl Simulation {
     }
 }
 
+/// `PROPTEST_CASES` asks for more.
+fn cases() -> ProptestConfig {
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    ProptestConfig { cases: config.cases.max(1000), ..config }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(cases())]
 
     #[test]
     fn nothing_is_lost_repeated_or_out_of_order_whatever_comes_between(seed: u64, steps in 1_usize..300) {
@@ -394,7 +403,7 @@ proptest! {
         }
         simulation.settle();
 
-        let Simulation { disk, lives, times, excused, asked, story, lanes, .. } = simulation;
+        let Simulation { disk, lives, times, excused, asked, story, mut lanes, .. } = simulation;
         for seq in disk.events.keys() {
             prop_assert!(times.contains_key(seq) || disk.dead.contains(seq), "{seq} is lost: {story:#?}");
         }
@@ -402,7 +411,7 @@ proptest! {
             prop_assert!(*times == 1 || excused.contains(seq), "{seq} came {times} times: {story:#?}");
         }
         let lane = |seq: &u64| disk.events.get(seq).map(|stored| stored.event.lane());
-        // A crash may forget that one was given up on: it comes again, and what came after it as well.
+        // A crash may forget that one was given up on: it comes after what came after it.
         for life in &lives {
             let mut newest = HashMap::new();
             for seq in life {
@@ -413,6 +422,21 @@ proptest! {
             }
         }
         prop_assert!(asked.is_empty(), "replays that were never delivered: {asked:?}, {story:#?}");
-        prop_assert_eq!((lanes.remembered(), lanes.held_bytes), (0, 0), "memory is given back");
+        lanes.committed(lanes.settlement);
+        prop_assert_eq!((lanes.remembered(), lanes.held_bytes), (0, 0), "memory is not given back: {:#?}", story);
     }
+}
+
+#[test]
+fn a_purge_does_not_ask_a_second_time_for_a_chunk_that_a_lane_waits_for() {
+    let mut simulation = Simulation::new(1);
+    simulation.append();
+    let stored = simulation.disk.events[&1].clone();
+    let lane = stored.event.lane();
+    let lanes = &mut simulation.lanes;
+    lanes.load(lane, LaneState::default(), vec![Parked { row: Row::Sound(stored), replay: None }], true, 0);
+    let attempt = lanes.start().unwrap();
+    lanes.finish(&attempt, Verdict::Delivered);
+    lanes.purge(&[99].into());
+    assert_eq!((lanes.next_chunk(), lanes.next_chunk()), (Some((lane, 1)), None));
 }
