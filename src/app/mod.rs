@@ -13,7 +13,7 @@ mod fin;
 mod front;
 mod sinks;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -213,6 +213,14 @@ impl App {
         let drain_timeout = self.config.server.drain_timeout;
         let mut phases = self.phase.subscribe();
         tracing::info!(public = %self.server.addr(), admin = %self.admin.local_addr(), "listening");
+        for (name, endpoint) in &self.config.endpoints {
+            tracing::info!(
+                endpoint = name,
+                url = callback(self.server.addr(), &endpoint.path),
+                next = "finhook send",
+                "callback URL; for Fin it is the path behind your proxy's https address"
+            );
+        }
         let (admin_stop, admin_stopped) = tokio::sync::oneshot::channel::<()>();
         let mut admin = tokio::spawn(self.admin.run(async move { drop(admin_stopped.await) }));
         let mut listener = self.front.handle().spawn(self.server.run(self.router, async move {
@@ -276,6 +284,16 @@ impl App {
         tracing::info!("ended");
         Ok(())
     }
+}
+
+/// Where an endpoint is reached from this machine.
+fn callback(listens: SocketAddr, path: &str) -> String {
+    let reached = match listens.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::from((Ipv4Addr::LOCALHOST, listens.port())),
+        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::from((Ipv6Addr::LOCALHOST, listens.port())),
+        _ => listens,
+    };
+    format!("http://{reached}{path}")
 }
 
 /// At the file-size limit a write must fail with an error, as on a full disk; by default the signal ends the process.

@@ -29,6 +29,8 @@ use clap::{Parser, Subcommand};
 use crate::config::{self, Config};
 
 const FAILED: u8 = 1;
+/// As clap ends.
+const WRONG_USAGE: u8 = 2;
 const FAULTY_CONFIG: u8 = 78;
 
 /// Receives Fin Agent API events, proves that they are authentic, stores them durably and delivers each to where it is
@@ -136,7 +138,8 @@ impl Failure {
 
 impl From<config::Error> for Failure {
     fn from(error: config::Error) -> Self {
-        Self { code: FAULTY_CONFIG, message: error.to_string() }
+        let code = if error.is_wrong_usage() { WRONG_USAGE } else { FAULTY_CONFIG };
+        Self { code, message: error.to_string() }
     }
 }
 

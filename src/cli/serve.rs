@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{FAILED, Failure, Global, logging};
 use crate::app::{self, App};
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Inputs, Loaded};
 
 /// Run the receiver: receive, verify, store, answer, deliver.
 ///
@@ -16,16 +16,23 @@ use crate::config::{Config, Loaded};
 Examples:
   finhook serve                                  # built-in configuration and the environment
   finhook serve --config finhook.toml
+  finhook serve --forward-to http://127.0.0.1:3000/fin
   FINHOOK__ENDPOINTS__FIN__SIGNING_SECRETS_FILE=/run/secrets/fin finhook serve
   finhook serve 2>service.log | jq .conversation_id")]
-pub(super) struct Args {}
+pub(super) struct Args {
+    /// Post each event there as well: an HTTP sink named forward, without a file. Without a scheme: http
+    #[arg(long, value_name = "URL")]
+    forward_to: Option<String>,
+}
 
 async fn serve(config: Config, interrupted: impl Future<Output = ()>) -> Result<(), app::Error> {
     App::build(config).await?.run(interrupted).await
 }
 
-pub(super) fn run(_: Args, global: &Global) -> Result<ExitCode, Failure> {
-    let Loaded { config, warnings } = global.load()?;
+pub(super) fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
+    let with_scheme = |url: String| if url.contains("://") { url } else { format!("http://{url}") };
+    let inputs = Inputs { forward_to: args.forward_to.map(with_scheme), ..Inputs::from_process(global.config.clone()) };
+    let Loaded { config, warnings } = inputs.load()?;
     logging::init(&config.log)?;
     for warning in warnings {
         tracing::warn!("{warning}");

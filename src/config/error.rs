@@ -28,6 +28,14 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Whether an option of the command line is at fault, and not what is configured.
+    #[must_use]
+    pub fn is_wrong_usage(&self) -> bool {
+        self.origin == super::layer::FORWARD_TO
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { key, origin, problem, fix } = self;

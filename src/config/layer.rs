@@ -10,10 +10,16 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Error;
+use super::duplicate;
 use super::tree::{BUILT_IN, VARIABLE};
 
 /// What variables that hold configuration begin with.
-const PREFIX: &str = "FINHOOK__";
+pub(super) const PREFIX: &str = "FINHOOK__";
+
+/// The option that adds a sink, as it stands in origins.
+pub(super) const FORWARD_TO: &str = "--forward-to";
+/// The name of that sink.
+const FORWARD: &str = "forward";
 
 /// One layer: values with their origins, and the origins of the tables, which merging would lose.
 #[derive(Clone, Default)]
@@ -46,6 +52,11 @@ impl Layer {
         let lines = Lines { text, file };
         let table = DeTable::parse(text).map_err(|e| {
             let origin = lines.origin(e.span().map_or(0, |span| span.start));
+            if let (Some(span), "duplicate key") = (e.span(), e.message()) {
+                let (key, first) = duplicate::find(text, span);
+                let first = first.map_or_else(String::new, |line| format!(": first on line {line}"));
+                return Error::new(key, origin, format!("is given twice{first}"), "keep one of them");
+            }
             // The error's own `Display` quotes the line, which may hold a secret.
             Error::new("configuration", origin, format!("is not TOML: {}", e.message()), "correct the syntax")
         })?;
@@ -123,6 +134,15 @@ impl Layer {
             }
             plain(&keys[0], &origin)?;
             layer.insert(&keys, &origin, value)?;
+        }
+        Ok(layer)
+    }
+
+    /// The sink that `serve --forward-to` adds.
+    pub(super) fn forward_to(url: String) -> Result<Self, Error> {
+        let mut layer = Self::default();
+        for (key, value) in [("type", "http".to_owned()), ("url", url)] {
+            layer.insert(&["sinks", FORWARD, key].map(str::to_owned), FORWARD_TO, value)?;
         }
         Ok(layer)
     }

@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 
 use config::{Map, ValueKind};
 
-use super::layer::Layer;
+use super::layer::{FORWARD_TO, Layer};
 use super::tree::Table;
-use super::{Config, Error, sections};
+use super::{Config, Error, sections, variables};
 
 /// The built-in layer, which documents every key.
 const DEFAULT: &str = include_str!("../../config/default.toml");
@@ -42,14 +42,16 @@ pub struct Inputs {
     pub path_from: &'static str,
     /// Name of the second file in a directory: the value of `FINHOOK_ENV`.
     pub env_name: Option<OsString>,
-    /// Environment variables; those that don't begin with `FINHOOK__` are not looked at.
+    /// Environment variables: those that begin with `FINHOOK__` hold keys, others that begin with `FINHOOK` are warned of.
     pub vars: Vec<(OsString, OsString)>,
+    /// Where a sink `forward` posts to, if there is to be one: `serve --forward-to`.
+    pub forward_to: Option<String>,
 }
 
 impl fmt::Debug for Inputs {
     /// Without the variables: there are secrets among them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { path, path_from, env_name, vars: _ } = self;
+        let Self { path, path_from, env_name, vars: _, forward_to: _ } = self;
         let mut shown = f.debug_struct("Inputs");
         shown.field("path", path).field("path_from", path_from).field("env_name", env_name).finish_non_exhaustive()
     }
@@ -65,6 +67,7 @@ impl Inputs {
             path_from,
             env_name: var("FINHOOK_ENV"),
             vars: std::env::vars_os().collect(),
+            forward_to: None,
         }
     }
 
@@ -80,7 +83,23 @@ impl Inputs {
         }
         layers.push(Layer::from_vars(&self.vars)?);
         let built_in_fin = !layers[1..].iter().any(|layer| layer.tables.contains_key("endpoints.fin"));
-        sections::config(merge(layers)?, built_in_fin)
+        if let Some(url) = &self.forward_to {
+            if let Some(origin) = layers.iter().find_map(|layer| layer.tables.get("sinks.forward")) {
+                let problem = format!("is configured already ({origin})");
+                return Err(Error::new(
+                    "sinks.forward",
+                    FORWARD_TO,
+                    problem,
+                    "rename that sink, or leave the option out",
+                ));
+            }
+            layers.push(Layer::forward_to(url.clone())?);
+        }
+        let root = merge(layers)?;
+        let unknown = variables::unknown(&self.vars, root.origins_of_values().keys());
+        let mut loaded = sections::config(root, built_in_fin)?;
+        loaded.warnings.extend(unknown);
+        Ok(loaded)
     }
 
     fn files(&self) -> Result<Vec<PathBuf>, Error> {

@@ -3,7 +3,8 @@
 //! Precedence: built-in `config/default.toml` < files < environment `FINHOOK__SECTION__KEY`.
 //!
 //! - `layer`, `layers`: built-in, files, environment, each value with its origin, merged by the `config` crate;
-//! - `tree`: typed reading of the merged tree; what nobody asked for is an unknown key;
+//! - `duplicate`, `variables`: what is given twice, and variables that nothing reads;
+//! - `tree`, `size`: typed reading of the merged tree; what nobody asked for is an unknown key;
 //! - `sections`, `sinks`, `secrets`: one section after the other, from the tree to the types below;
 //! - `across`: what no section can see alone (two writers of one file, two endpoints on one path);
 //! - `render`: the way back, with secrets redacted.
@@ -12,6 +13,7 @@
 //! and variables but opens, creates and changes nothing else; no error, warning or `Debug` output holds a secret.
 
 mod across;
+mod duplicate;
 mod error;
 mod layer;
 mod layers;
@@ -20,7 +22,9 @@ mod render;
 mod secrets;
 mod sections;
 mod sinks;
+mod size;
 mod tree;
+mod variables;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

@@ -18,6 +18,31 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Longer than anyone can mean, and short enough for calculations with times.
 const CENTURY: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
+/// What the targets of log lines begin with.
+const PROGRAM: &str = "finhook";
+/// The modules of the program, which log under their names.
+const MODULES: [&str; 20] = [
+    "admin",
+    "app",
+    "body",
+    "cli",
+    "clock",
+    "config",
+    "dispatch",
+    "event",
+    "fake_fin",
+    "fin",
+    "gateway",
+    "journal",
+    "live",
+    "metrics",
+    "outbound",
+    "receive",
+    "serve",
+    "sink",
+    "subscribe",
+    "verify",
+];
 /// A body is held in memory.
 const MAX_BODY_BYTES: u64 = 1 << 30;
 
@@ -26,12 +51,12 @@ pub(super) fn config(mut root: Table, built_in_fin: bool) -> Result<Loaded, Erro
     let mut warnings = Vec::new();
     let mut seen = across::Seen::default();
 
-    let log = log(root.table("log")?)?;
+    let log = log(root.table("log")?, &mut warnings)?;
     let server = server(root.table("server")?, &mut seen)?;
     let admin = admin(root.table("admin")?, &mut seen, &mut warnings)?;
     let endpoints = endpoints(root.table("endpoints")?, built_in_fin, &mut seen, &mut warnings)?;
     let journal = journal(root.table("journal")?, &mut seen)?;
-    let (sinks, disabled_sinks) = sinks::sinks(root.table("sinks")?, &endpoints, &mut seen)?;
+    let (sinks, disabled_sinks) = sinks::sinks(root.table("sinks")?, &endpoints, &mut seen, &mut warnings)?;
     let gateway = gateway(root.table("gateway")?, &endpoints, &mut seen, &mut warnings)?;
     root.finish()?;
 
@@ -43,7 +68,7 @@ pub(super) fn config(mut root: Table, built_in_fin: bool) -> Result<Loaded, Erro
     Ok(Loaded { config, warnings })
 }
 
-fn log(mut table: Table) -> Result<Log, Error> {
+fn log(mut table: Table, warnings: &mut Vec<String>) -> Result<Log, Error> {
     let format = table.take("format").filter(|field| !field.is_empty());
     let format = match &format {
         None => None,
@@ -63,8 +88,24 @@ fn log(mut table: Table) -> Result<Log, Error> {
         let fix = r#"use off, error, warn, info, debug or trace, or a list such as "info,finhook::sink=debug""#;
         return Err(level.error("is not a log level", fix));
     }
+    for target in text.split(',').filter_map(|part| Some(part.trim().rsplit_once('=')?.0)) {
+        if !logs(target) {
+            let (key, origin) = (&level.key, &level.origin);
+            warnings.push(format!(
+                "{key} ({origin}): nothing logs as {target:?}; known: {PROGRAM}::MODULE, such as {PROGRAM}::sink"
+            ));
+        }
+    }
     table.finish()?;
     Ok(Log { format, level: text })
+}
+
+/// Whether any line of the log can have this target. What has a `[` names spans, and is left to the filter.
+fn logs(target: &str) -> bool {
+    let target = target.trim();
+    let module = target.strip_prefix(PROGRAM).and_then(|rest| rest.strip_prefix("::"));
+    let module = module.map(|path| path.split("::").next().unwrap_or_default());
+    target.contains('[') || target == PROGRAM || module.is_some_and(|module| MODULES.contains(&module))
 }
 
 fn server(mut table: Table, seen: &mut across::Seen) -> Result<Server, Error> {
@@ -73,11 +114,17 @@ fn server(mut table: Table, seen: &mut across::Seen) -> Result<Server, Error> {
     seen.listener(&bind)?;
     let server = Server {
         bind: bind.address()?,
-        max_body_bytes: size(&number(t, "max_body_bytes", 1, MAX_BODY_BYTES)?)?,
+        max_body_bytes: {
+            let field = t.require("max_body_bytes", "set it, e.g. to \"1MiB\"")?;
+            fits(field.size(1..=MAX_BODY_BYTES)?, &field)?
+        },
         header_timeout: duration(t, "header_timeout", MILLISECOND, DAY)?,
         body_timeout: duration(t, "body_timeout", MILLISECOND, DAY)?,
         idle_timeout: duration(t, "idle_timeout", MILLISECOND, DAY)?,
-        max_connections: size(&number(t, "max_connections", 1, 1_000_000)?)?,
+        max_connections: {
+            let field = t.require("max_connections", "set it to a whole number")?;
+            fits(field.number(1..=1_000_000)?, &field)?
+        },
         drain_timeout: duration(t, "drain_timeout", Duration::ZERO, DAY)?,
     };
     table.finish()?;
@@ -157,7 +204,7 @@ fn journal(mut table: Table, seen: &mut across::Seen) -> Result<Journal, Error> 
         let fix = format!("set it to {kept} or more, or shorten the retention");
         return Err(window.error(format!("is shorter than {} ({kept})", table.key("retention")), fix));
     }
-    let max_bytes = table.require("max_bytes", "set it, or 0 for no bound")?.number(0..=i64::MAX as u64)?;
+    let max_bytes = table.require("max_bytes", "set it, or 0 for no bound")?.size(0..=i64::MAX as u64)?;
     table.finish()?;
     Ok(Journal { path: PathBuf::from(path.text()?), retention, dedupe_window, max_bytes })
 }
@@ -242,13 +289,8 @@ fn base(field: &Field) -> Result<Url, Error> {
     Ok(url)
 }
 
-pub(super) fn number(t: &mut Table, name: &'static str, from: u64, to: u64) -> Result<(u64, Field), Error> {
-    let field = t.require(name, "set it to a whole number")?;
-    Ok((field.number(from..=to)?, field))
-}
-
-pub(super) fn size((number, field): &(u64, Field)) -> Result<usize, Error> {
-    usize::try_from(*number).map_err(|_| field.error("is too large for this machine", "use a smaller number"))
+fn fits(number: u64, field: &Field) -> Result<usize, Error> {
+    usize::try_from(number).map_err(|_| field.error("is too large for this machine", "use a smaller number"))
 }
 
 fn duration(t: &mut Table, name: &'static str, from: Duration, to: Duration) -> Result<Duration, Error> {
@@ -257,7 +299,19 @@ fn duration(t: &mut Table, name: &'static str, from: Duration, to: Duration) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::is_path;
+    use super::{MODULES, is_path, logs};
+
+    #[test]
+    fn the_modules_that_log_are_those_of_the_program() {
+        let modules: Vec<_> = include_str!("../lib.rs").lines().filter_map(|l| l.strip_prefix("pub mod ")).collect();
+        assert_eq!(modules, MODULES.map(|module| format!("{module};")));
+        for target in ["finhook", "finhook::sink", "finhook::sink::http", "[span]"] {
+            assert!(logs(target), "{target}");
+        }
+        for target in ["finhok", "finhook::sinks", "finhook::", "sink", "finhooks", ""] {
+            assert!(!logs(target), "{target}");
+        }
+    }
 
     #[test]
     fn an_endpoints_path_is_plain() {

@@ -41,6 +41,7 @@ pub(super) fn sinks(
     table: Table,
     endpoints: &BTreeMap<String, Endpoint>,
     seen: &mut across::Seen,
+    warnings: &mut Vec<String>,
 ) -> Result<(BTreeMap<String, Sink>, BTreeSet<String>), Error> {
     let (mut sinks, mut disabled) = (BTreeMap::new(), BTreeSet::new());
     for (name, mut table) in table.named_tables()? {
@@ -61,7 +62,7 @@ pub(super) fn sinks(
                 _ => return Err(field.error("is not a place to begin", r#"use "now" or "start""#)),
             },
         };
-        let matching = matching(t.table("match")?, enabled.then_some(endpoints))?;
+        let matching = matching(t.table("match")?, enabled.then_some(endpoints), warnings)?;
         table.finish()?;
         if enabled {
             sinks.insert(name, Sink { kind, matching, from });
@@ -78,7 +79,7 @@ fn log(t: &mut Table) -> Result<LogSink, Error> {
 
 fn file(t: &mut Table, enabled: bool, seen: &mut across::Seen) -> Result<FileSink, Error> {
     let path = t.require("path", "name the file that events are appended to")?;
-    let rotate_bytes = t.take("rotate_bytes").map_or(Ok(104_857_600), |field| field.number(1..=1 << 50))?;
+    let rotate_bytes = t.take("rotate_bytes").map_or(Ok(104_857_600), |field| field.size(1..=1 << 50))?;
     let keep = t.take("keep").map_or(Ok(10), |field| field.number(1..=10_000))?;
     let keep = u32::try_from(keep).unwrap_or(u32::MAX);
     if enabled {
@@ -155,7 +156,11 @@ fn retry(mut table: Table) -> Result<Retry, Error> {
 }
 
 /// `endpoints` is `None` for a sink that is off: what it would match is not compared with what there is.
-fn matching(mut table: Table, endpoints: Option<&BTreeMap<String, Endpoint>>) -> Result<Match, Error> {
+fn matching(
+    mut table: Table,
+    endpoints: Option<&BTreeMap<String, Endpoint>>,
+    warnings: &mut Vec<String>,
+) -> Result<Match, Error> {
     let t = &mut table;
     let texts = |field: Option<Field>| field.map_or(Ok(Vec::new()), |field| field.texts());
     let named = t.take("endpoints");
@@ -167,10 +172,21 @@ fn matching(mut table: Table, endpoints: Option<&BTreeMap<String, Endpoint>>) ->
             }
         }
     }
+    // Fin will have more than are known today: not a fault.
+    let mut names = |field: Option<Field>, what: &str, known: &[&str]| {
+        for item in field.as_ref().map_or(Ok(Vec::new()), Field::list)? {
+            let name = item.text()?;
+            if endpoints.is_some() && !known.contains(&name) {
+                let (key, origin) = (&item.key, &item.origin);
+                warnings.push(format!("{key} ({origin}): is no known {what}: {name:?}; known: {}", known.join(", ")));
+            }
+        }
+        texts(field)
+    };
     let matching = Match {
         endpoints: texts(named)?,
-        events: texts(t.take("events"))?,
-        statuses: texts(t.take("statuses"))?,
+        events: names(t.take("events"), "event", &names::EVENTS)?,
+        statuses: names(t.take("statuses"), "status", &names::STATUSES)?,
         conversation_prefixes: texts(t.take("conversation_prefixes"))?,
         except_conversation_prefixes: texts(t.take("except_conversation_prefixes"))?,
     };

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use config::{Map, Value, ValueKind};
 
-use super::Error;
+use super::{Error, size};
 use crate::clock;
 
 /// Origin of what is in the built-in layer.
@@ -38,6 +38,19 @@ impl Table {
     pub(super) fn root(entries: Map<String, Value>, origins: BTreeMap<String, String>) -> Self {
         let entries = entries.into_iter().collect();
         Self { path: String::new(), entries, known: BTreeSet::new(), origins: Rc::new(origins) }
+    }
+
+    /// Where each value in here came from, by its full name in lower case.
+    pub(super) fn origins_of_values(&self) -> BTreeMap<String, String> {
+        let mut origins = BTreeMap::new();
+        for (name, value) in &self.entries {
+            let field = self.field(name, value.clone());
+            origins.insert(field.key.to_lowercase(), field.origin.clone());
+            if let Ok(inner) = self.inner(field) {
+                origins.extend(inner.origins_of_values());
+            }
+        }
+        origins
     }
 
     /// The full name of a key of this table.
@@ -213,6 +226,26 @@ impl Field {
             let fix = format!("use one from {} to {}, without quotes in a file", range.start(), range.end());
             self.error(format!("must be a whole number, not {}", self.shown()), fix)
         })
+    }
+
+    /// A size in bytes within `range`: bytes, or text with a unit.
+    pub(super) fn size(&self, range: std::ops::RangeInclusive<u64>) -> Result<u64, Error> {
+        let size = match &self.kind {
+            ValueKind::I64(bytes) => u64::try_from(*bytes).ok(),
+            ValueKind::String(text) => size::parse(text),
+            _ => None,
+        };
+        let Some(size) = size else {
+            let problem = format!("must be a size, not {}", self.shown());
+            return Err(
+                self.error(problem, r#"write bytes, or a number with a unit, such as "20GB", "20GiB" or "512KB""#)
+            );
+        };
+        if !range.contains(&size) {
+            let (from, to) = (size::shown(*range.start()), size::shown(*range.end()));
+            return Err(self.error(format!("is out of range: {}", self.shown()), format!("use {from} to {to}")));
+        }
+        Ok(size)
     }
 
     /// A length of time within `range`.

@@ -28,3 +28,5 @@ pub const ESCALATED: &str = "escalated";
 pub const RESOLVED: &str = "resolved";
 /// `status` when Fin is done.
 pub const COMPLETE: &str = "complete";
+/// All of them.
+pub const STATUSES: [&str; 6] = [THINKING, REPLYING, AWAITING, ESCALATED, RESOLVED, COMPLETE];

@@ -100,6 +100,16 @@ impl std::fmt::Debug for Settings {
     }
 }
 
+/// Which address can't be bound, why, and what to do.
+fn cannot_bind(address: SocketAddr, error: &io::Error) -> String {
+    let remedy = match error.kind() {
+        io::ErrorKind::AddrInUse => "choose another with --bind (port 0: any free one), or stop what uses it",
+        io::ErrorKind::PermissionDenied => "choose a port from 1024 on with --bind",
+        _ => "choose another with --bind",
+    };
+    format!("{address} can't be bound: {error}; {remedy}")
+}
+
 /// A bound stand-in.
 #[derive(Debug)]
 pub struct FakeFin {
@@ -121,7 +131,8 @@ impl FakeFin {
         if !(settings.speed.is_finite() && settings.speed > 0.0) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "speed must be a number above 0"));
         }
-        let server = Server::bind(settings.bind, Limits::for_operators(DRAIN))?;
+        let server = Server::bind(settings.bind, Limits::for_operators(DRAIN))
+            .map_err(|error| io::Error::new(error.kind(), cannot_bind(settings.bind, &error)))?;
         let addr = server.addr();
         let (closing, closed) = watch::channel(false);
         let client = webhook::client()?;

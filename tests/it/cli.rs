@@ -288,3 +288,42 @@ fn the_log_is_json_on_stderr_unless_text_is_asked_for() {
     let done = failing().var("FINHOOK__LOG__LEVEL", "error").run(&["serve"]);
     assert!(done.stderr.contains("ERROR") && !done.stderr.contains("WARN"), "{}", done.stderr);
 }
+
+/// The first line of the log that has this text, as JSON.
+fn logged(log: impl std::io::BufRead, text: &str) -> Value {
+    let line = log.lines().map_while(Result::ok).find(|line| line.contains(text));
+    serde_json::from_str(&line.expect("it ends before it logs this")).unwrap()
+}
+
+#[test]
+fn serve_names_the_callback_url_and_forwards_what_comes_there_without_a_file() {
+    let (backend, requests) = answering(vec![(200, "")]);
+    let sandbox = with_secret().var("FINHOOK__SERVER__BIND", "0.0.0.0:0").var("FINHOOK__ADMIN__BIND", "127.0.0.1:0");
+    let mut command = sandbox.command(["serve", "--forward-to", &format!("{backend}/hook")]);
+    let mut serve = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let line = logged(std::io::BufReader::new(serve.stderr.take().unwrap()), "callback URL");
+    assert_eq!((&line["endpoint"], &line["next"]), (&"fin".into(), &"finhook send".into()), "{line}");
+    let url = line["url"].as_str().unwrap();
+    assert!(url.starts_with("http://127.0.0.1:") && url.ends_with("/webhooks/fin"), "{url}");
+
+    let sent = sandbox.run(&["send", "--url", url]);
+    let forwarded = requests.recv_timeout(PATIENCE);
+    serve.kill().unwrap();
+    serve.wait().unwrap();
+    let forwarded = forwarded.unwrap();
+    assert!(forwarded.head.starts_with("POST /hook HTTP/1.1"), "{}", forwarded.head);
+    assert!(sent.stdout.contains(forwarded.header("ce-id").unwrap()), "{}", sent.stdout);
+}
+
+#[test]
+fn a_stand_in_that_cannot_listen_names_the_address_and_what_to_do() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let done = Sandbox::new().run(&["fake-fin", "--bind", &address]);
+    assert_eq!(done.code, 1);
+    assert!(
+        done.stderr.contains(&format!("{address} can't be bound")) && done.stderr.contains("--bind"),
+        "{}",
+        done.stderr
+    );
+}

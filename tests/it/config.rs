@@ -293,7 +293,10 @@ fn a_name_of_an_endpoint_or_a_sink_that_is_not_plain_is_refused() {
 fn a_file_that_is_missing_or_is_not_toml_is_refused_without_quoting_it() {
     let line = refused_file(&format!("[admin]\ntoken = \"{MARKER}\n"), "configuration", 2);
     assert!(line.contains("not TOML"), "{line}");
-    refused_file("[admin]\ntoken = 1\ntoken = 2\n", "configuration", 3);
+    let line = refused_file("[admin]\ntoken = 1\ntoken = 2\n", "admin.token", 3);
+    assert!(line.contains("is given twice: first on line 2"), "{line}");
+    let line = refused_file("[server]\n\n[log]\n[server]\n", "server", 4);
+    assert!(line.contains("is given twice: first on line 1"), "{line}");
     refused(&Sandbox::new().var("FINHOOK_CONFIG", "missing.toml"), "FINHOOK_CONFIG", "missing.toml");
     let sandbox = Sandbox::new();
     let done = sandbox.run(&["check", "--config", "missing.toml"]);
@@ -375,4 +378,76 @@ api_key = "{MARKER}"
     assert!(stdout.contains(r#"url = "https://<redacted>@h/path?token=<redacted>#<redacted>""#), "{stdout}");
     assert_eq!(stdout.matches("<redacted>").count(), 3 + 2 + 1 + 1 + 1 + 1 + 2, "{stdout}");
     assert!(stdout.parse::<toml::Table>().is_ok(), "{stdout}");
+}
+
+#[test]
+fn sizes_take_units_in_files_and_variables() {
+    for (key, size, bytes) in [
+        ("server.max_body_bytes", "512KB", 512_000),
+        ("journal.max_bytes", "20GB", 20_000_000_000_i64),
+        ("sinks.a.rotate_bytes", "1GiB", 1 << 30),
+    ] {
+        let (table, last) = key.rsplit_once('.').unwrap();
+        let variable = format!("FINHOOK__{}", key.to_uppercase().replace('.', "__"));
+        let sink = "[sinks.a]\ntype = \"file\"\npath = \"x\"\n";
+        let header = if table == "sinks.a" { String::new() } else { format!("[{table}]\n") };
+        for sandbox in [
+            Sandbox::with_config(&format!("{sink}{header}{last} = \"{size}\"\n")),
+            Sandbox::with_config(&format!("{sink}{header}{last} = {bytes}\n")),
+            Sandbox::with_config(sink).var(&variable, size),
+            Sandbox::with_config(sink).var(&variable, &bytes.to_string()),
+        ] {
+            let effective: toml::Table = checked(&sandbox).stdout.parse().unwrap();
+            let value = table.split('.').fold(&toml::Value::Table(effective), |value, name| &value[name])[last].clone();
+            assert_eq!(value.as_integer(), Some(bytes), "{key}");
+        }
+    }
+    let line = refused_file("[server]\nmax_body_bytes = \"2GiB\"\n", "server.max_body_bytes", 2);
+    assert!(line.contains("use 1 to 1GiB"), "{line}");
+    let line = refused_file("[journal]\nmax_bytes = \"20 pounds\"\n", "journal.max_bytes", 2);
+    assert!(line.contains("20GiB"), "{line}");
+}
+
+#[test]
+fn a_length_of_time_is_told_as_it_was_written() {
+    let sandbox = Sandbox::with_config("[journal]\nretention = \"120d\"\n");
+    let line = refused(&sandbox, "journal.dedupe_window", "built-in default");
+    assert!(line.contains("journal.retention (120d); set it to 120d or more"), "{line}");
+}
+
+#[test]
+fn a_mistyped_variable_and_names_that_nothing_has_are_warned_of() {
+    let toml = http_sink("match = { events = [\"fin_replyed\", \"fin_replied\"], statuses = [\"completed\"] }");
+    let sandbox = Sandbox::with_config(&format!("{toml}[log]\nlevel = \"info,finhok::sink=debug\"\n"))
+        .var("FINHOOK_SERVER__BIND", "127.0.0.1:1")
+        .var("FINHOOK__ENDPOINTS__FIN__SIGNING_SECRETS", MARKER);
+    let warnings = checked(&sandbox).stderr;
+    let expected = [
+        "log.level (finhook.toml, line 6): nothing logs as \"finhok::sink\"",
+        "sinks.b.match.events[0] (finhook.toml, line 4): is no known event: \"fin_replyed\"",
+        "sinks.b.match.statuses[0] (finhook.toml, line 4): is no known status: \"completed\"",
+        "variable FINHOOK_SERVER__BIND is none of finhook's and changes nothing; did you mean FINHOOK__SERVER__BIND?",
+    ];
+    assert_eq!(warnings.lines().count(), expected.len(), "{warnings}");
+    for (line, expected) in warnings.lines().zip(expected) {
+        assert!(line.contains(expected), "{line}: {expected}");
+    }
+}
+
+#[test]
+fn a_sink_to_forward_to_that_is_wrong_or_configured_already_is_wrong_usage() {
+    let forward = |sandbox: &Sandbox, url: &str| {
+        let before = sandbox.listing();
+        let done = sandbox.run(&["serve", "--forward-to", url]);
+        assert_eq!((done.code, done.stderr.lines().count()), (2, 1), "{}", done.stderr);
+        assert_eq!(sandbox.listing(), before);
+        done.stderr
+    };
+    let configured = http_sink("").replace("sinks.b", "sinks.forward");
+    let line = forward(&Sandbox::with_config(&configured), "127.0.0.1:9/fin");
+    assert!(line.contains("sinks.forward (--forward-to): is configured already (finhook.toml, line 1)"), "{line}");
+    for url in [format!("ftp://h/{MARKER}"), format!("http://:99999/{MARKER}"), String::new()] {
+        let line = forward(&Sandbox::new(), &url);
+        assert!(line.contains("sinks.forward.url (--forward-to)") && !line.contains(MARKER), "{line}");
+    }
 }

@@ -60,7 +60,7 @@ impl TestApp {
         std::fs::write(settings.join("default.toml"), BASE.replace("DIR", here).replace("SECRET", SECRET)).unwrap();
         std::fs::write(settings.join("test.toml"), toml.replace("DIR", here)).unwrap();
         let inputs =
-            Inputs { path: Some(settings), path_from: "the test", env_name: Some("test".into()), vars: Vec::new() };
+            Inputs { path: Some(settings), path_from: "the test", env_name: Some("test".into()), ..Inputs::default() };
         let app = App::build(inputs.load().unwrap().config).await.unwrap();
         let (public, admin, metrics) = (app.public_addr(), app.admin_addr(), app.metrics().clone());
         let (stop, stopped) = oneshot::channel();
