@@ -49,6 +49,15 @@ pub const PURGE_STEP: usize = 256;
 /// much, in milliseconds: whoever looks for a time looks this much further.
 pub const CLOCK_SLACK_MS: i64 = 60 * 60 * 1000;
 
+/// Does something with the store that stands behind a handle. With another store there is another arm.
+macro_rules! on {
+    ($handle:expr, $store:ident => $what:expr) => {
+        match $handle {
+            Self::Sqlite($store) => $what,
+        }
+    };
+}
+
 /// An open journal and what runs behind it.
 #[derive(Debug)]
 pub struct Opened {
@@ -82,9 +91,7 @@ impl Journal {
     /// # Errors
     /// The event is not, or not surely, on disk: see [`AppendError`]. To be sent again as it is; the id tells.
     pub fn append(&self, event: Event) -> impl Future<Output = Result<Appended, AppendError>> + Send + use<> {
-        match self {
-            Self::Sqlite(store) => store.append(event),
-        }
+        on!(self, store => store.append(event))
     }
 
     /// The state of a sink, made now if the journal has never seen its name: it then begins after the newest event, or with
@@ -93,9 +100,7 @@ impl Journal {
     /// # Errors
     /// See [`WriteError`].
     pub async fn sink(&self, name: &str, from_start: bool) -> Result<SinkState, WriteError> {
-        match self {
-            Self::Sqlite(store) => store.sink(name, from_start).await,
-        }
+        on!(self, store => store.sink(name, from_start).await)
     }
 
     /// Records what happened at a sink. A cursor never moves back; what is recorded of events that were purged meanwhile is
@@ -104,9 +109,7 @@ impl Journal {
     /// # Errors
     /// See [`WriteError`]; it may be tried again as it is.
     pub async fn settle(&self, sink: SinkNumber, settlement: Arc<Settlement>) -> Result<(), WriteError> {
-        match self {
-            Self::Sqlite(store) => store.settle(sink, settlement).await,
-        }
+        on!(self, store => store.settle(sink, settlement).await)
     }
 
     /// Remembers that an operator paused a sink, or ended the pause. False when there is no such sink.
@@ -114,9 +117,7 @@ impl Journal {
     /// # Errors
     /// See [`WriteError`].
     pub async fn set_paused(&self, name: &str, paused: bool) -> Result<bool, WriteError> {
-        match self {
-            Self::Sqlite(store) => store.set_paused(name, paused).await,
-        }
+        on!(self, store => store.set_paused(name, paused).await)
     }
 
     /// One step of forgetting a sink: its parked events, its dead letters, at last itself. True when it is gone. Its
@@ -125,9 +126,7 @@ impl Journal {
     /// # Errors
     /// See [`WriteError`].
     pub async fn forget_sink(&self, sink: SinkNumber) -> Result<bool, WriteError> {
-        match self {
-            Self::Sqlite(store) => store.forget_sink(sink).await,
-        }
+        on!(self, store => store.forget_sink(sink).await)
     }
 
     /// Asks for these events, [`REPLAY_STEP`] at most, to be delivered to a sink once more, marked with the replay's id. They
@@ -138,9 +137,7 @@ impl Journal {
     /// # Errors
     /// See [`WriteError`].
     pub async fn replay(&self, sink: SinkNumber, replay: Arc<str>, seqs: Vec<u64>) -> Result<u64, WriteError> {
-        match self {
-            Self::Sqlite(store) => store.replay(sink, replay, seqs).await,
-        }
+        on!(self, store => store.replay(sink, replay, seqs).await)
     }
 
     /// One step of a retry: takes dead letters of a sink after the sequence number `after`, [`REPLAY_STEP`] at most, and
@@ -150,9 +147,7 @@ impl Journal {
     /// # Errors
     /// See [`WriteError`].
     pub async fn retry_dead(&self, sink: SinkNumber, retry: Arc<str>, after: u64) -> Result<Retried, WriteError> {
-        match self {
-            Self::Sqlite(store) => store.retry_dead(sink, retry, after).await,
-        }
+        on!(self, store => store.retry_dead(sink, retry, after).await)
     }
 
     /// Deletes events, [`PURGE_STEP`] at most, everything that was still to be delivered of them, and their dead letters.
@@ -161,9 +156,7 @@ impl Journal {
     /// # Errors
     /// See [`WriteError`].
     pub async fn purge(&self, seqs: Vec<u64>) -> Result<Removed, WriteError> {
-        match self {
-            Self::Sqlite(store) => store.purge(seqs).await,
-        }
+        on!(self, store => store.purge(seqs).await)
     }
 
     /// Leaves no copy of what was deleted in what the journal keeps.
@@ -171,9 +164,7 @@ impl Journal {
     /// # Errors
     /// See [`EraseError`]; asking again helps.
     pub async fn erase(&self) -> Result<(), EraseError> {
-        match self {
-            Self::Sqlite(store) => store.erase().await,
-        }
+        on!(self, store => store.erase().await)
     }
 
     /// What deletes in time, for a journal that was opened with the same settings.
@@ -181,9 +172,7 @@ impl Journal {
     /// # Errors
     /// The journal can't be opened for reading.
     pub fn retention(&self, config: &config::Journal) -> Result<Retention, OpenError> {
-        match self {
-            Self::Sqlite(store) => store.retention(config).map(Retention::Sqlite),
-        }
+        on!(self, store => store.retention(config).map(Retention::Sqlite))
     }
 
     /// What reads, with a connection of its own: it waits for no change, and no change waits for it.
@@ -191,40 +180,30 @@ impl Journal {
     /// # Errors
     /// The journal can't be opened for reading.
     pub fn reader(&self) -> Result<Reader, OpenError> {
-        match self {
-            Self::Sqlite(store) => store.reader().map(Reader::Sqlite),
-        }
+        on!(self, store => store.reader().map(Reader::Sqlite))
     }
 
     /// The newest stored sequence number, 0 in an empty journal; wakes whenever events were stored.
     #[must_use]
     pub fn head(&self) -> watch::Receiver<u64> {
-        match self {
-            Self::Sqlite(store) => store.head(),
-        }
+        on!(self, store => store.head())
     }
 
     /// Whether events can be stored at present.
     #[must_use]
     pub fn is_writable(&self) -> bool {
-        match self {
-            Self::Sqlite(store) => store.is_writable(),
-        }
+        on!(self, store => store.is_writable())
     }
 
     /// Bytes that events and delivery state occupy.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        match self {
-            Self::Sqlite(store) => store.bytes(),
-        }
+        on!(self, store => store.bytes())
     }
 
     /// Lets what waits be stored and everything end; appends from now on are refused.
     pub fn close(&self) {
-        match self {
-            Self::Sqlite(store) => store.close(),
-        }
+        on!(self, store => store.close())
     }
 }
 
@@ -241,9 +220,7 @@ impl Running {
     /// # Errors
     /// It ended because of the disk or a bug: the process must end too.
     pub async fn ended(&mut self) -> Result<(), Ended> {
-        match self {
-            Self::Sqlite(running) => running.ended().await,
-        }
+        on!(self, running => running.ended().await)
     }
 }
 
@@ -261,9 +238,7 @@ impl Retention {
     /// # Errors
     /// See [`RetentionError`]; what was deleted until then stays deleted.
     pub async fn pass(&mut self, now_ms: i64) -> Result<Expired, RetentionError> {
-        match self {
-            Self::Sqlite(retention) => retention.pass(now_ms).await,
-        }
+        on!(self, retention => retention.pass(now_ms).await)
     }
 }
 
@@ -282,9 +257,7 @@ impl Reader {
     /// # Errors
     /// The journal could not be read.
     pub async fn after(&self, seq: u64, limit: usize, blocked_at: Option<SinkNumber>) -> Result<Vec<Fresh>, ReadError> {
-        match self {
-            Self::Sqlite(reader) => reader.after(seq, limit, blocked_at).await,
-        }
+        on!(self, reader => reader.after(seq, limit, blocked_at).await)
     }
 
     /// The lanes of a sink that are due at `now_ms`, longest due first, `limit` at most, and when the next one will be. A
@@ -299,9 +272,7 @@ impl Reader {
         horizon_ms: i64,
         limit: usize,
     ) -> Result<(Vec<DueLane>, Option<i64>), ReadError> {
-        match self {
-            Self::Sqlite(reader) => reader.due(sink, now_ms, horizon_ms, limit).await,
-        }
+        on!(self, reader => reader.due(sink, now_ms, horizon_ms, limit).await)
     }
 
     /// The oldest parked events of a lane after `after`, in order, `limit` at most, and whether there are more behind them.
@@ -315,9 +286,7 @@ impl Reader {
         after: u64,
         limit: usize,
     ) -> Result<(Vec<Parked>, bool), ReadError> {
-        match self {
-            Self::Sqlite(reader) => reader.parked(sink, lane, after, limit).await,
-        }
+        on!(self, reader => reader.parked(sink, lane, after, limit).await)
     }
 
     /// Events beyond a sink's cursor that are parked for it or dead: a crash came before the cursor could move past them.
@@ -325,9 +294,7 @@ impl Reader {
     /// # Errors
     /// The journal could not be read.
     pub async fn beyond(&self, sink: SinkNumber, cursor: u64) -> Result<HashSet<u64>, ReadError> {
-        match self {
-            Self::Sqlite(reader) => reader.beyond(sink, cursor).await,
-        }
+        on!(self, reader => reader.beyond(sink, cursor).await)
     }
 
     /// How many events are parked for a sink.
@@ -335,9 +302,7 @@ impl Reader {
     /// # Errors
     /// The journal could not be read.
     pub async fn count_parked(&self, sink: SinkNumber) -> Result<i64, ReadError> {
-        match self {
-            Self::Sqlite(reader) => reader.count_parked(sink).await,
-        }
+        on!(self, reader => reader.count_parked(sink).await)
     }
 }
 
@@ -357,9 +322,7 @@ impl Reader {
         limit: usize,
         wants: Wants,
     ) -> Result<Page, ReadError> {
-        match self {
-            Self::Sqlite(reader) => reader.list(filter, order, from, limit, wants).await,
-        }
+        on!(self, reader => reader.list(filter, order, from, limit, wants).await)
     }
 
     /// One page of the ids that are recognised but have no bytes any more, newest first: (id, sequence number). `from` is
@@ -372,9 +335,7 @@ impl Reader {
         from: Option<Uuid>,
         limit: usize,
     ) -> Result<(Vec<(Uuid, u64)>, Option<Uuid>), ReadError> {
-        match self {
-            Self::Sqlite(reader) => reader.purged(from, limit).await,
-        }
+        on!(self, reader => reader.purged(from, limit).await)
     }
 
     /// An event by its id, with its standing at every sink. Its body only when it is asked for.
@@ -382,9 +343,7 @@ impl Reader {
     /// # Errors
     /// The journal could not be read.
     pub async fn find(&self, id: Uuid, with_body: bool, wants: Wants) -> Result<Option<Found>, ReadError> {
-        match self {
-            Self::Sqlite(reader) => reader.find(id, with_body, wants).await,
-        }
+        on!(self, reader => reader.find(id, with_body, wants).await)
     }
 
     /// What these ids stand for, in their order.
@@ -392,9 +351,7 @@ impl Reader {
     /// # Errors
     /// The journal could not be read.
     pub async fn resolve(&self, ids: Vec<Uuid>) -> Result<Vec<Resolved>, ReadError> {
-        match self {
-            Self::Sqlite(reader) => reader.resolve(ids).await,
-        }
+        on!(self, reader => reader.resolve(ids).await)
     }
 
     /// How every sink that the journal knows stands, by name.
@@ -402,8 +359,6 @@ impl Reader {
     /// # Errors
     /// The journal could not be read.
     pub async fn sinks(&self) -> Result<Vec<SinkReport>, ReadError> {
-        match self {
-            Self::Sqlite(reader) => reader.sinks().await,
-        }
+        on!(self, reader => reader.sinks().await)
     }
 }

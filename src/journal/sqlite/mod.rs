@@ -5,7 +5,7 @@
 //! their own and never wait for the writer.
 //!
 //! - [`open`], [`schema`], [`wal`]: how a file is opened, checked and locked, and the stored format.
-//! - [`queue`], [`writer`], [`checkpoint`], [`tail`]: the way of an event to the disk.
+//! - [`queue`], [`writer`], [`room`], [`checkpoint`], [`tail`]: the way of an event to the disk.
 //! - [`read`], [`deliveries`], [`rows`]: for the workers. [`query`], [`replay`], [`purge`], [`scrub`], [`retention`]: for
 //!   operators, and in time.
 //!
@@ -22,6 +22,7 @@ mod queue;
 mod read;
 mod replay;
 mod retention;
+mod room;
 mod rows;
 mod schema;
 mod scrub;

@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use super::Shared;
 use super::checkpoint::Checkpointer;
 use super::queue::{Append, Change, Queue, Reply, Work};
+use super::room;
 use super::schema::{self, Lock};
 use super::tail::Tail;
 use crate::event::Stored;
@@ -29,13 +30,9 @@ use crate::metrics::Metrics;
 const MAX_GROUP: usize = 4096;
 /// How often a full journal is tried again.
 const FULL_RETRY: Duration = Duration::from_secs(1);
-/// What must fit before a full journal takes events again.
-const FULL_PROBE_BYTES: i64 = 1024 * 1024;
 /// How much is committed between two looks at the size of the write-ahead log.
 const LOOK_COMMITS: usize = 32;
 const LOOK_EVENTS: usize = 2 * MAX_GROUP;
-/// `journal.max_bytes` is warned of from this share on.
-const WARN_PERCENT: u64 = 80;
 
 /// Answers of one group, on their way to the task that hands them out.
 #[derive(Default)]
@@ -143,7 +140,7 @@ impl Writer {
                 };
                 // First not ready, then refused.
                 if full {
-                    self.set_full(why_full(&error));
+                    self.set_full(room::why_full(&error));
                 } else {
                     self.shared.writable.store(false, Ordering::Relaxed);
                 }
@@ -229,83 +226,10 @@ impl Writer {
         match result {
             // What was committed is safe in the log.
             Err(error) if self.is_full(&error) => {
-                self.set_full(why_full(&error));
+                self.set_full(room::why_full(&error));
                 Ok(())
             }
             result => result,
-        }
-    }
-
-    /// Once a second: is there room again, how large has the journal become?
-    fn look_at_space(&mut self) -> rusqlite::Result<()> {
-        let number = |name: &str| {
-            self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
-        };
-        let used = (number("page_count")? - number("freelist_count")?) * number("page_size")?;
-        self.shared.bytes.store(used, Ordering::Relaxed);
-        self.metrics.journal_bytes.set(i64::try_from(used).unwrap_or(i64::MAX));
-        let limited = self.max_bytes > 0;
-        if limited && used >= self.max_bytes {
-            self.set_full("journal.max_bytes is reached: raise it, shorten journal.retention, or look for a sink that is paused, failing or removed");
-            return Ok(());
-        }
-        let high = limited && used >= self.max_bytes / 100 * WARN_PERCENT;
-        if high && !self.warned {
-            tracing::warn!(used, max_bytes = self.max_bytes, "the journal has reached 80 % of journal.max_bytes");
-        }
-        self.warned = high;
-        if self.full && self.copied_back()? && self.has_room()? {
-            self.full = false;
-            self.shared.writable.store(true, Ordering::Relaxed);
-            tracing::info!("the journal has room again");
-        }
-        Ok(())
-    }
-
-    fn set_full(&mut self, what_to_do: &str) {
-        if !self.full {
-            tracing::error!("{what_to_do}");
-        }
-        self.full = true;
-        self.shared.writable.store(false, Ordering::Relaxed);
-    }
-
-    /// Copies the log back, so that its space can be used again. False when there is no room even for that.
-    fn copied_back(&self) -> rusqlite::Result<bool> {
-        match self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
-            Err(error) if self.is_full(&error) => Ok(false),
-            result => result.map(|()| true),
-        }
-    }
-
-    /// It can't be written for now, though nothing is wrong with it: there is no room on the disk, or another program holds
-    /// it, or a file has reached the process's limit on the size of files, which SQLite reports like a failing disk.
-    fn is_full(&self, error: &rusqlite::Error) -> bool {
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy) => true,
-            Some(ErrorCode::SystemIoFailure) => file_size_limit().is_some_and(|limit| {
-                let files = [self.path.clone(), schema::beside(&self.path, "-wal")];
-                files.iter().any(|file| std::fs::metadata(file).is_ok_and(|found| found.len() >= limit))
-            }),
-            _ => false,
-        }
-    }
-
-    /// Writes something of a size worth having room for, and takes it back.
-    fn has_room(&self) -> rusqlite::Result<bool> {
-        let probe = format!(
-            "BEGIN IMMEDIATE; INSERT OR REPLACE INTO meta VALUES ('room', zeroblob({FULL_PROBE_BYTES})); COMMIT;
-             DELETE FROM meta WHERE key = 'room';"
-        );
-        match self.connection.execute_batch(&probe) {
-            Ok(()) => Ok(true),
-            Err(error) if self.is_full(&error) => {
-                if !self.connection.is_autocommit() {
-                    self.connection.execute_batch("ROLLBACK")?;
-                }
-                Ok(false)
-            }
-            Err(error) => Err(error),
         }
     }
 }
@@ -370,27 +294,6 @@ fn refuse(work: &mut Work, error: AppendError) {
         change.answer(Err(if error == AppendError::Full { WriteError::Full } else { WriteError::Failed }));
     }
     work.clear();
-}
-
-fn why_full(error: &rusqlite::Error) -> &'static str {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => {
-            "no space is left on the journal's disk: free some; finhook tries again every second"
-        }
-        Some(ErrorCode::DatabaseBusy) => {
-            "another program holds the journal's lock: end its transaction; finhook tries again every second"
-        }
-        _ => {
-            "the journal has reached the limit on the size of files (ulimit -f): raise it, or shorten journal.retention; \
-             finhook tries again every second"
-        }
-    }
-}
-
-/// The largest size that a file may have, in bytes, if this process has such a limit.
-fn file_size_limit() -> Option<u64> {
-    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
-    limits.lines().find_map(|line| line.strip_prefix("Max file size"))?.split_whitespace().next()?.parse().ok()
 }
 
 /// Errors after which the state of the file is not known.
