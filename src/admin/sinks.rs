@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Api;
-use crate::clock::now_ms;
+use crate::clock::{now_ms, rfc3339};
 use crate::dispatch::Command;
+use crate::dispatch::retry::NotDead;
 use crate::journal::SinkReport;
 use crate::serve::Problem;
 
@@ -48,8 +49,13 @@ pub struct SinkItem {
     pub cursor: u64,
     /// Age of the oldest event that it still has to deliver, in seconds; 0 when there is none.
     pub oldest_undelivered_seconds: f64,
-    /// Why the last failed attempt of this run of finhook failed.
+    /// What went wrong last in this run of finhook; null once the sink has recovered: something was delivered since, and
+    /// nothing waits.
     pub last_error: Option<String>,
+    /// When that was, RFC 3339.
+    pub last_error_at: Option<String>,
+    /// Why the event that failed last is tried again and isn't a dead letter; null when it is one.
+    pub not_dead_because: Option<NotDead>,
 }
 
 /// All sinks.
@@ -158,7 +164,12 @@ pub(super) async fn forget(State(api): State<Arc<Api>>, Path(name): Path<String>
     })
     .await?;
     api.metrics.forget_sink(&name);
-    tracing::info!(sink = name, lag, dead, "forgotten");
+    tracing::info!(
+        sink = name,
+        lag,
+        dead,
+        "the sink is forgotten by an operator: its cursor and dead letters are dropped"
+    );
     Ok(Json(Forgotten { sink: name, lag, dead }))
 }
 
@@ -188,7 +199,12 @@ async fn set_paused(api: &Arc<Api>, name: &str, paused: bool) -> Result<Json<Sin
         return Err(Problem::not_found("no sink of that name is known"));
     }
     api.tell(name, if paused { Command::Pause } else { Command::Resume }).await;
-    tracing::info!(sink = name, "{} by an operator", if paused { "paused" } else { "resumed" });
+    let what = if paused {
+        "the sink is paused by an operator: nothing is delivered until `finhook sinks resume`"
+    } else {
+        "the sink is resumed by an operator"
+    };
+    tracing::info!(sink = name, "{what}");
     let report = report(api, name).await?;
     Ok(Json(item(api, &report, *api.journal.head().borrow())))
 }
@@ -203,6 +219,7 @@ fn item(api: &Api, report: &SinkReport, head: u64) -> SinkItem {
         Some(status) if status.is_unhealthy() => Mode::Failing,
         Some(_) => Mode::Running,
     };
+    let last = status.and_then(|status| status.last_error());
     let age_ms = oldest_ms.map_or(0, |oldest| now_ms().saturating_sub(oldest).max(0));
     SinkItem {
         name: state.name.clone(),
@@ -213,6 +230,8 @@ fn item(api: &Api, report: &SinkReport, head: u64) -> SinkItem {
         dead: *dead,
         cursor: state.cursor,
         oldest_undelivered_seconds: age_ms as f64 / 1000.0,
-        last_error: status.and_then(|status| status.last_error()).map(|error| error.to_string()),
+        last_error_at: last.as_ref().and_then(|last| rfc3339(last.at_ms)),
+        not_dead_because: last.as_ref().and_then(|last| last.not_dead),
+        last_error: last.map(|last| last.error.to_string()),
     }
 }

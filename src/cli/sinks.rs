@@ -1,5 +1,6 @@
 //! `finhook sinks`
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -67,11 +68,7 @@ async fn answer(api: &Client, action: Action, json: bool) -> Result<String, Fail
     match action {
         Action::List => {
             let SinkList { sinks } = api.get(&["sinks"], &()).await?;
-            if json {
-                sinks.iter().map(json_line).collect()
-            } else {
-                Ok(table(&HEAD, &sinks.iter().map(row).collect::<Vec<_>>()))
-            }
+            if json { sinks.iter().map(json_line).collect() } else { Ok(shown(&sinks)) }
         }
         Action::Pause { name } => paused(&api.post(&["sinks", &name, "pause"], none).await?, json),
         Action::Resume { name } => paused(&api.post(&["sinks", &name, "resume"], none).await?, json),
@@ -96,7 +93,18 @@ async fn answer(api: &Client, action: Action, json: bool) -> Result<String, Fail
 }
 
 fn paused(sink: &SinkItem, json: bool) -> Result<String, Failure> {
-    if json { json_line(sink) } else { Ok(table(&HEAD, &[row(sink)])) }
+    if json { json_line(sink) } else { Ok(shown(std::slice::from_ref(sink))) }
+}
+
+/// A table, and under it why what fails is no dead letter yet.
+fn shown(sinks: &[SinkItem]) -> String {
+    let mut text = table(&HEAD, &sinks.iter().map(row).collect::<Vec<_>>());
+    for sink in sinks {
+        if let Some(why) = sink.not_dead_because {
+            let _ = writeln!(text, "{}: what failed last is not dead, as {}", sink.name, why.words());
+        }
+    }
+    text
 }
 
 const HEAD: [&str; 8] = ["NAME", "STATE", "LAG", "IN FLIGHT", "WAITING", "DEAD", "OLDEST", "LAST ERROR"];
@@ -111,6 +119,15 @@ fn row(sink: &SinkItem) -> Vec<String> {
         sink.waiting.to_string(),
         sink.dead.to_string(),
         if sink.oldest_undelivered_seconds > 0.0 { humantime::format_duration(oldest).to_string() } else { "-".into() },
-        sink.last_error.as_deref().map_or_else(|| "-".to_owned(), printable),
+        last_error(sink),
     ]
+}
+
+/// With its time, as a sink may have been quiet since.
+fn last_error(sink: &SinkItem) -> String {
+    match (&sink.last_error_at, &sink.last_error) {
+        (Some(at), Some(error)) => format!("{} {}", printable(at), printable(error)),
+        (None, Some(error)) => printable(error),
+        _ => "-".to_owned(),
+    }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Phase;
-use super::retry::Backoff;
+use super::retry::{Backoff, NotDead};
 use super::worker::{Command, DAMAGED, JOURNAL_RETRY, SETTLE_EVERY, Told, Worker};
 use crate::clock::now_ms;
 use crate::journal::{Dead, LaneState, ReadError, Row, Settlement};
@@ -180,6 +180,7 @@ impl Run {
                 self.worker.metrics.delivered.inc_by(events as u64);
                 if std::mem::take(&mut self.failures) > 0 {
                     tracing::info!(sink = self.worker.state.name, "the sink takes events again");
+                    self.worker.status.clear_error();
                     self.worker.show_health(false);
                 }
                 true
@@ -193,7 +194,7 @@ impl Run {
                         "the sink fails; its events wait and are tried again"
                     );
                 }
-                self.worker.status.set_error(error.into());
+                self.worker.status.set_error(error.into(), Some(NotDead::Batch));
                 let wait = BACKOFF.delay(self.failures + 1, &mut self.rng);
                 self.failed(wait);
                 false

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::health::{Health, PROBE_CAP};
 use super::lanes::{Attempt, Verdict};
-use super::retry::{self, Decision, Situation};
+use super::retry::{self, Decision, NotDead, Situation};
 use crate::config::Retry;
 use crate::journal::LaneState;
 use crate::sink::{Failure, Fault};
@@ -15,6 +15,7 @@ use crate::sink::{Failure, Fault};
 pub struct Judge {
     /// Whether the sink takes anything at all.
     pub health: Health,
+    not_dead: Option<NotDead>,
     retry: Retry,
     rng: fastrand::Rng,
 }
@@ -23,7 +24,13 @@ impl Judge {
     /// For a sink that nothing is known of yet.
     #[must_use]
     pub fn new(retry: Retry, rng: fastrand::Rng) -> Self {
-        Self { health: Health::new(retry.base, retry.cap), retry, rng }
+        Self { health: Health::new(retry.base, retry.cap), not_dead: None, retry, rng }
+    }
+
+    /// Why the event that failed last isn't dead; none when it is.
+    #[must_use]
+    pub fn not_dead(&self) -> Option<NotDead> {
+        self.not_dead
     }
 
     /// What follows from a failure; `now` and `now_ms` are the same time by two clocks, the latter unix milliseconds.
@@ -50,7 +57,9 @@ impl Judge {
             // The sink's fault: once it is back, nothing should wait for long.
             policy.cap = policy.cap.min(PROBE_CAP);
         }
-        match retry::decide(&policy, &situation, &mut self.rng) {
+        let decision = retry::decide(&policy, &situation, &mut self.rng);
+        self.not_dead = matches!(decision, Decision::Retry { .. }).then(|| NotDead::of(failure.fault, alone));
+        match decision {
             Decision::Retry { at_ms } => {
                 let error = Some(failure.error.as_str().into());
                 Verdict::Retry(LaneState { attempts, rejections, age_ms, last_ms: now_ms, next_ms: at_ms, error })
@@ -82,21 +91,5 @@ fn asks_to_wait(failure: &Failure) -> Option<Duration> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HOUR_MS: i64 = 3_600_000;
-
-    fn state(last_ms: i64, next_ms: i64) -> LaneState {
-        LaneState { last_ms, next_ms, ..LaneState::default() }
-    }
-
-    #[test]
-    fn only_finhooks_own_waiting_makes_an_event_older() {
-        assert_eq!(waited_ms(&state(0, 0), HOUR_MS), 0, "never tried before");
-        assert_eq!(waited_ms(&state(1000, 3000), 3100), 2100);
-        assert_eq!(waited_ms(&state(1000, 3000), 500), 0, "the clock jumped back");
-        let most = 2000 + 30_000;
-        assert_eq!(waited_ms(&state(1000, 3000), 1000 * HOUR_MS), most, "no finhook ran, or the clock jumped ahead");
-    }
-}
+#[path = "judge_tests.rs"]
+mod tests;

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 use crate::sink;
-pub use status::Status;
+pub use status::{LastError, Status};
 pub use worker::{Command, Handle, Worker};
 
 /// How far the process has come on its way out.

@@ -10,6 +10,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock;
 use crate::config::Retry;
 use crate::sink::{Failure, Fault};
@@ -85,11 +87,56 @@ pub enum Decision {
     },
 }
 
+/// Why an event that failed is tried again and isn't a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NotDead {
+    /// The sink rejects it, alone among its events, but not yet three times.
+    FewRejections,
+    /// Its failure may pass, and `retry.max_age` is not over.
+    Young,
+    /// Another event failed as well and none was delivered since: it may be the sink's fault. No try counts.
+    OthersFail,
+    /// The sink can't be reached: that is no event's fault. No try counts.
+    Unreachable,
+    /// The sink asked for a pause. No try counts.
+    Throttled,
+    /// The sink takes whole batches, which are tried again until they are written. Nothing ever dies.
+    Batch,
+}
+
+impl NotDead {
+    /// For a failure, by whose fault it looks like and whether the sink is otherwise healthy.
+    #[must_use]
+    pub fn of(fault: Fault, alone: bool) -> Self {
+        match fault {
+            Fault::Unreachable => Self::Unreachable,
+            Fault::Throttled => Self::Throttled,
+            Fault::Transient | Fault::Rejected if !alone => Self::OthersFail,
+            Fault::Rejected => Self::FewRejections,
+            Fault::Transient => Self::Young,
+        }
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::FewRejections => "it is rejected, but fewer than three times: dead at the third",
+            Self::Young => "its failure may pass: dead when retry.max_age is over",
+            Self::OthersFail => "others fail too and none is delivered: it may be the sink's fault, so no try counts",
+            Self::Unreachable => "the sink can't be reached: no try counts",
+            Self::Throttled => "the sink asked for a pause: no try counts",
+            Self::Batch => "batches are tried again until they are written: nothing dies",
+        }
+    }
+}
+
 /// Whether a failure counts against the event: only what can be the event's fault does, and only while the sink is
 /// otherwise healthy.
 #[must_use]
 pub fn counts(fault: Fault, alone: bool) -> bool {
-    alone && matches!(fault, Fault::Transient | Fault::Rejected)
+    matches!(NotDead::of(fault, alone), NotDead::FewRejections | NotDead::Young)
 }
 
 /// Decides by the table above.

@@ -3,7 +3,20 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::retry::NotDead;
+use crate::clock::now_ms;
 use crate::journal::{SinkNumber, SinkState};
+
+/// What went wrong last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastError {
+    /// When, in unix milliseconds.
+    pub at_ms: i64,
+    /// What, for the operator.
+    pub error: Arc<str>,
+    /// Why the event that failed is tried again; none when it is dead, or when it was no event's failure.
+    pub not_dead: Option<NotDead>,
+}
 
 /// What a worker is doing; written by it, read by everybody.
 #[derive(Debug)]
@@ -15,7 +28,7 @@ pub struct Status {
     parked: AtomicI64,
     paused: AtomicBool,
     unhealthy: AtomicBool,
-    last_error: Mutex<Option<Arc<str>>>,
+    last_error: Mutex<Option<LastError>>,
 }
 
 impl Status {
@@ -74,9 +87,9 @@ impl Status {
         self.unhealthy.load(Ordering::Relaxed)
     }
 
-    /// Why the last failed attempt failed.
+    /// What went wrong last; none once the sink has recovered: something was delivered since, and nothing waits.
     #[must_use]
-    pub fn last_error(&self) -> Option<Arc<str>> {
+    pub fn last_error(&self) -> Option<LastError> {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -100,7 +113,12 @@ impl Status {
         self.unhealthy.store(unhealthy, Ordering::Relaxed);
     }
 
-    pub(super) fn set_error(&self, error: Arc<str>) {
-        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    pub(super) fn set_error(&self, error: Arc<str>, not_dead: Option<NotDead>) {
+        let last = LastError { at_ms: now_ms(), error, not_dead };
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
+    }
+
+    pub(super) fn clear_error(&self) {
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }

@@ -114,7 +114,7 @@ impl Worker {
     pub(super) fn report_unreadable(&self, error: &ReadError) {
         let what = "the sink waits and tries again; see \"When the journal is damaged\" in the README";
         tracing::error!(sink = self.state.name, %error, "{what}");
-        self.status.set_error(error.to_string().into());
+        self.status.set_error(error.to_string().into(), None);
     }
 
     /// The sink takes nothing at present, or takes everything again.

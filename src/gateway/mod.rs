@@ -60,7 +60,7 @@ struct Shared {
     key: Option<HeaderValue>,
     base: url::Url,
     version: HeaderValue,
-    client: reqwest::Client,
+    client: outbound::RenewedClient,
     /// Where the URLs in Fin's answers go; `None`: `gateway.sse` is off.
     answers: Option<Subscriptions>,
     subscriptions: Subscriptions,
@@ -78,9 +78,8 @@ impl Gateway {
         drain: Duration,
     ) -> io::Result<Self> {
         let server = Server::bind(settings.bind, Limits::for_operators(drain))?;
-        let builder = outbound::client().map_err(io::Error::other)?;
         let client =
-            builder.connect_timeout(CONNECT_TIMEOUT).timeout(ANSWER_TIMEOUT).build().map_err(io::Error::other)?;
+            outbound::RenewedClient::new(|builder| builder.connect_timeout(CONNECT_TIMEOUT).timeout(ANSWER_TIMEOUT))?;
         let shared = Shared {
             key: settings.api_key.as_ref().map(pass::bearer).transpose()?,
             base: settings.base_url.clone(),

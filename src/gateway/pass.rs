@@ -35,7 +35,7 @@ pub(super) async fn on(State(shared): State<Arc<Shared>>, request: Request<Body>
     let url = url.ok_or_else(|| Problem::not_found("There is nothing here."))?;
     let key = shared.key.as_ref().ok_or_else(|| Problem::unavailable("The gateway has no API key."))?;
     let body = read(body).await?;
-    let request = shared.client.post(url).headers(sent_on(&head.headers, key, &shared.version)).body(body);
+    let request = shared.client.get().post(url).headers(sent_on(&head.headers, key, &shared.version)).body(body);
     match fetch(request).await {
         Ok((status, headers, body)) => {
             if contains(&body, &key.as_bytes()["Bearer ".len()..]) {

@@ -81,6 +81,7 @@ pub fn subscriber<F: Feed>(
         .dns_resolver(Arc::new(resolve::Checked::new(resolve::System)))
         .connect_timeout(follow::CONNECT)
         .tcp_keepalive(follow::KEEPALIVE)
+        // Each stream has a connection of its own, so the name is looked up for each.
         .pool_max_idle_per_host(0)
         .build()
         .map_err(std::io::Error::other)?;

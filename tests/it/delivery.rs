@@ -276,3 +276,37 @@ async fn events_that_do_not_match_are_passed_over() {
     assert_eq!(receiver.received().len(), 1);
     app.stop().await;
 }
+
+/// How `/api/v1/sinks` shows the relay.
+async fn shown(app: &TestApp) -> serde_json::Value {
+    let (_, page) = app.admin_get("/api/v1/sinks").await;
+    page["sinks"].as_array().unwrap().iter().find(|sink| sink["name"] == "backend").unwrap().clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_error_has_its_time_says_why_nothing_died_and_goes_when_the_sink_has_recovered() {
+    let receiver = Receiver::start().await;
+    receiver.answer_where("ce-subject", "bad", Some(Answer::status(503)));
+    let app = TestApp::start(&relay(&receiver.url()).replace("\"1s\"", "\"1h\"")).await;
+    accept(&app, &["bad"], 1).await;
+    eventually("it is shown", async || shown(&app).await["not_dead_because"] == "young").await;
+    let sink = shown(&app).await;
+    assert_eq!(sink["last_error"], "status 503 Service Unavailable");
+    assert!(finhook::clock::parse(sink["last_error_at"].as_str().unwrap()).is_some(), "{sink}");
+
+    accept(&app, &["good"], 1).await;
+    eventually("the other is delivered", async || first_deliveries(&receiver.received()).contains_key("good")).await;
+    eventually("its progress is written down", async || shown(&app).await["lag"] == 1).await;
+    assert_ne!(shown(&app).await["last_error"], serde_json::Value::Null, "one still waits");
+
+    receiver.answer_all(Answer::status(404));
+    accept(&app, &["other"], 1).await;
+    eventually("it may be the sink's fault", async || shown(&app).await["not_dead_because"] == "others_fail").await;
+
+    receiver.answer_all(Answer::status(200));
+    receiver.answer_where("ce-subject", "bad", None);
+    eventually("it has recovered", async || shown(&app).await["last_error"].is_null()).await;
+    let sink = shown(&app).await;
+    assert_eq!((&sink["lag"], &sink["last_error_at"], &sink["not_dead_because"]), (&0.into(), &().into(), &().into()));
+    app.stop().await;
+}

@@ -60,6 +60,8 @@ struct Run<R> {
     parked: i64,
     /// The earliest time at which a lane on disk may be due, unix milliseconds.
     next_due_ms: i64,
+    /// Something was delivered since the last failure.
+    recovering: bool,
     /// Takes turns between fresh events and lanes that are due.
     turn: bool,
     /// After a failed read: when to try again.
@@ -85,6 +87,7 @@ pub(super) async fn run<R: Relay>(worker: Worker, relay: Arc<R>, settings: Setti
         settled_at: Instant::now(),
         parked: 0,
         next_due_ms: 0,
+        recovering: false,
         turn: false,
         read_again: None,
         worker,
@@ -221,6 +224,7 @@ impl<R: Relay> Run<R> {
         let verdict = match outcome {
             Outcome::Delivered => {
                 self.worker.metrics.delivered.inc();
+                self.recovering = true;
                 if self.judge.health.succeeded() {
                     tracing::info!(sink = self.worker.state.name, "the sink takes events again");
                 }
@@ -234,9 +238,10 @@ impl<R: Relay> Run<R> {
 
     fn judge(&mut self, attempt: &Attempt, failure: &Failure) -> Verdict {
         let sink = &*self.worker.state.name;
-        self.worker.status.set_error(failure.error.as_str().into());
+        self.recovering = false;
         let was_paused = self.judge.health.is_paused();
         let verdict = self.judge.failed(attempt, failure, Instant::now(), now_ms());
+        self.worker.status.set_error(failure.error.as_str().into(), self.judge.not_dead());
         if self.judge.health.is_paused() && !was_paused {
             let error = &*failure.error;
             tracing::warn!(sink, error, "the sink is paused and probed until it takes events again");
@@ -265,6 +270,10 @@ impl<R: Relay> Run<R> {
         self.settled_at = Instant::now();
         if let Some((number, settlement)) = self.lanes.take_settlement() {
             self.parked += settlement.park.len() as i64 - settlement.done.len() as i64;
+            if self.recovering && self.parked == 0 {
+                self.recovering = false;
+                self.worker.status.clear_error();
+            }
             let settlement = Arc::new(settlement);
             let commit = Box::pin(self.worker.settle(settlement.clone()));
             self.settling = Some(Settling { number, settlement, commit });

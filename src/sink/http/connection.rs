@@ -7,6 +7,7 @@
 //! - A connection belongs to one delivery at a time, so there are never more than deliveries at once.
 //! - It is kept only after an answer that was read to its end. A delivery that is given up takes its connection with it.
 //! - An unused one is used again within [`IDLE`] only, and closed within twice that.
+//! - However busy it is, it ends at about [`outbound::CONNECTION_AGE`], between deliveries: the next one looks the name up anew.
 
 use std::error::Error;
 use std::fmt;
@@ -29,6 +30,8 @@ use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tower::ServiceExt as _;
+
+use crate::outbound;
 
 /// How long an unused connection is good for another delivery: less than most servers keep it, so that they seldom close it
 /// under a request.
@@ -54,6 +57,8 @@ pub(super) struct Connections {
     patience: Duration,
     /// [`IDLE`], except in tests.
     idle: Duration,
+    /// [`outbound::CONNECTION_AGE`], except in tests.
+    age: Duration,
     unused: Arc<Mutex<Unused>>,
 }
 
@@ -71,6 +76,8 @@ pub(super) struct Connection {
     /// Reads and writes when it is polled; gone when the connection has ended.
     driver: Option<Box<Driver>>,
     used: Instant,
+    /// When it has served long enough.
+    ends: Instant,
 }
 
 type Driver = http1::Connection<MaybeHttpsStream<TokioIo<TcpStream>>, Full<Bytes>>;
@@ -83,7 +90,14 @@ impl Connections {
         tcp.set_nodelay(true);
         // Shared out among a name's addresses, so that one that is dead does not use it all up.
         tcp.set_connect_timeout(Some(patience));
-        Self { connector: HttpsConnector::from((tcp, tls)), target, patience, idle: IDLE, unused: Arc::default() }
+        Self {
+            connector: HttpsConnector::from((tcp, tls)),
+            target,
+            patience,
+            idle: IDLE,
+            age: outbound::CONNECTION_AGE,
+            unused: Arc::default(),
+        }
     }
 
     /// Sends a request and waits for its answer's head; the body is still to be read from the connection.
@@ -112,6 +126,9 @@ impl Connections {
     /// Keeps a connection whose answer was read to its end.
     pub(super) fn keep(&self, mut connection: Connection) {
         connection.used = Instant::now();
+        if connection.ends <= connection.used {
+            return;
+        }
         let mut unused = lock(&self.unused);
         unused.connections.push(connection);
         if !unused.reaped {
@@ -124,7 +141,7 @@ impl Connections {
     async fn take(&self) -> Option<Connection> {
         loop {
             let mut connection = lock(&self.unused).connections.pop().filter(|last| last.used.elapsed() < self.idle)?;
-            if connection.is_ready().await {
+            if Instant::now() < connection.ends && connection.is_ready().await {
                 return Some(connection);
             }
         }
@@ -134,7 +151,8 @@ impl Connections {
         let stream = timeout(self.patience, self.connector.clone().oneshot(self.target.clone()));
         let stream = stream.await.map_err(|_| Broken::Late)?.map_err(Broken::Connect)?;
         let (sender, driver) = http1::handshake(stream).await.map_err(Broken::Exchange)?;
-        Ok(Connection { sender, driver: Some(Box::new(driver)), used: Instant::now() })
+        let ends = outbound::end_of_connection(self.age).into();
+        Ok(Connection { sender, driver: Some(Box::new(driver)), used: Instant::now(), ends })
     }
 }
 
@@ -218,6 +236,8 @@ async fn reap(unused: Weak<Mutex<Unused>>, idle: Duration) {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
@@ -259,6 +279,39 @@ mod tests {
             // On the loopback the end is there at once; the runtime has to look at its sockets to see it.
             sleep(Duration::from_millis(1)).await;
         }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_always_busy_ends_at_its_age_and_no_delivery_fails_for_it() {
+        let (listener, mut connections) = listener().await;
+        let opened = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&opened);
+        let server = tokio::spawn(async move {
+            loop {
+                let mut stream = listener.accept().await.unwrap().0;
+                count.fetch_add(1, Ordering::Relaxed);
+                let mut request = Vec::new();
+                while stream.read_buf(&mut request).await.unwrap() > 0 {
+                    if request.ends_with(b"{}") {
+                        request.clear();
+                        stream.write_all(ANSWER).await.unwrap();
+                    }
+                }
+            }
+        });
+        for _ in 0..200 {
+            exchange(&connections).await;
+        }
+        assert_eq!(opened.load(Ordering::Relaxed), 1, "a young one is kept");
+        connections.age = Duration::from_millis(20);
+        lock(&connections.unused).connections.clear();
+        let several = async {
+            while opened.load(Ordering::Relaxed) < 4 {
+                exchange(&connections).await;
+            }
+        };
+        timeout(Duration::from_secs(10), several).await.expect("busy connections end");
+        server.abort();
     }
 
     #[tokio::test]

@@ -79,6 +79,7 @@ pub(super) fn from_broken(broken: &Broken, url: &Url, timeout: Duration) -> Fail
         Broken::Late => late(),
         Broken::Connect(error) if io_error(&**error) == Some(io::ErrorKind::TimedOut) => late(),
         Broken::Connect(error) => failure(Fault::Unreachable, describe(&**error, url, "could not be reached")),
+        Broken::Exchange(error) if error.is_parse() => failure(Fault::Transient, describe_no_http(url)),
         Broken::Exchange(error) => {
             let unreachable = find::<rustls::Error>(error).is_some();
             let fault = if unreachable { Fault::Unreachable } else { Fault::Transient };
@@ -94,24 +95,45 @@ fn describe(error: &(dyn Error + 'static), url: &Url, what: &str) -> String {
     }
     let host = host(url);
     match io_error(error) {
-        Some(io::ErrorKind::ConnectionRefused) => return format!("connection refused by {host}"),
+        Some(io::ErrorKind::ConnectionRefused) => {
+            return format!("connection refused by {host}: nothing listens there; check the port, and whether it runs");
+        }
+        Some(io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable) => {
+            return format!("no way to {host}: check the address, the routes and the firewalls between");
+        }
         Some(io::ErrorKind::ConnectionReset) => return format!("connection reset by {host} before it answered"),
         _ => {}
     }
+    // The connector has no kind for it, only these words; a test holds them.
+    if causes(error).any(|part| part.to_string() == "dns error") {
+        let reason = causes(error).last().map(ToString::to_string).unwrap_or_default();
+        return cut(format!(
+            "the name of {host} can't be resolved: {reason}; check the URL's host and this machine's DNS"
+        ));
+    }
     let mut text = format!("{host} {what}");
-    let mut source = Some(error);
-    while let Some(part) = source {
+    for part in causes(error) {
         let _ = write!(text, ": {part}");
-        source = part.source();
     }
     cut(text)
+}
+
+/// What came back isn't HTTP: mostly the alert of a server that wants TLS.
+fn describe_no_http(url: &Url) -> String {
+    let host = host(url);
+    match url.scheme() {
+        "http" => format!("{host} does not answer in HTTP; if it wants TLS, the URL must begin with https://"),
+        _ => format!("{host} does not answer in HTTP; check the URL's port"),
+    }
 }
 
 fn describe_tls(error: &rustls::Error, url: &Url) -> String {
     let host = host(url);
     let rustls::Error::InvalidCertificate(certificate) = error else {
         return match error {
-            rustls::Error::InvalidMessage(_) => format!("TLS: {host} does not speak TLS ({error})"),
+            rustls::Error::InvalidMessage(_) => {
+                format!("TLS: {host} does not speak TLS; if it is plain HTTP, the URL must begin with http://")
+            }
             _ => format!("TLS: {error}"),
         };
     };
@@ -121,13 +143,15 @@ fn describe_tls(error: &rustls::Error, url: &Url) -> String {
              install the authority's certificate, or name it in SSL_CERT_FILE"
         ),
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            format!("TLS: the certificate of {host} has expired")
+            format!("TLS: the certificate of {host} has expired; it must be renewed there")
         }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             format!("TLS: the certificate of {host} is not valid yet; check this machine's clock")
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            format!("TLS: the certificate is for another name than {host}")
+            format!(
+                "TLS: the certificate is for another name than {host}; use its name in the URL, or have one made for this name"
+            )
         }
         // An authority was made anew under its old name, and this system still has the old one.
         CertificateError::BadSignature => format!(
@@ -163,6 +187,10 @@ fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
         };
     }
     None
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |part| (*part).source())
 }
 
 fn cut(mut text: String) -> String {

@@ -158,7 +158,34 @@ fn a_server_without_tls_behind_an_https_url_is_named() {
         let server = Receiver::start().await;
         let failure = failure(relay(&server.url().replace("http", "https")).deliver(delivery(BODY)).await);
         assert_eq!(failure.fault, Fault::Unreachable);
-        assert!(failure.error.contains("does not speak TLS"), "{}", failure.error);
+        assert!(failure.error.contains("does not speak TLS; if it is plain HTTP"), "{}", failure.error);
+        assert!(failure.error.ends_with("the URL must begin with http://"), "{}", failure.error);
+    });
+}
+
+#[test]
+fn what_keeps_a_relay_from_a_server_is_named_with_what_to_do() {
+    if trusting("what_keeps_a_relay_from_a_server_is_named_with_what_to_do").is_none() {
+        return;
+    }
+    run(async {
+        let tls = server(None, |_| {}).await;
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        for (url, fault, words) in [
+            (tls.url().replace("https", "http"), Fault::Transient, "if it wants TLS, the URL must begin with https://"),
+            (format!("http://{closed}/"), Fault::Unreachable, "nothing listens there; check the port"),
+            (
+                "http://no-such-host.invalid/".to_owned(),
+                Fault::Unreachable,
+                "check the URL's host and this machine's DNS",
+            ),
+        ] {
+            let failure = failure(relay(&url).deliver(delivery(BODY)).await);
+            assert_eq!(failure.fault, fault, "{}", failure.error);
+            assert!(failure.error.contains(words), "{}", failure.error);
+            let host = url::Url::parse(&url).unwrap();
+            assert!(failure.error.contains(host.host_str().unwrap()), "{}", failure.error);
+        }
     });
 }
 
