@@ -4,11 +4,11 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use super::{Failure, Global, print};
-use crate::config::Loaded;
 
-/// Load and check the configuration, and print the effective one as TOML with secrets redacted.
+/// Load and check the configuration, and print the effective one as TOML: where each value came from, secrets redacted.
 ///
-/// Nothing is opened, created or contacted. Warnings go to stderr. Exit code 78 when the configuration is faulty.
+/// Nothing is opened, created or contacted. Warnings go to stderr, also of paths that can't be written and of secrets that
+/// others can read. Exit code 78 when the configuration is faulty.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -18,9 +18,11 @@ Examples:
 pub(super) struct Args {}
 
 pub(super) fn run(_: Args, global: &Global) -> Result<ExitCode, Failure> {
-    let Loaded { config, mut warnings } = global.load()?;
+    let loaded = global.load()?;
+    let mut warnings = loaded.warnings.clone();
+    warnings.extend(loaded.access_warnings());
     // The receiver itself logs this when it starts.
-    let waiting = config.endpoints.iter().filter(|(_, endpoint)| endpoint.signing_secrets.is_empty());
+    let waiting = loaded.config.endpoints.iter().filter(|(_, endpoint)| endpoint.signing_secrets.is_empty());
     warnings.extend(waiting.map(|(name, endpoint)| {
         let fix = match &endpoint.signing_secrets_file {
             Some(file) => format!("put it into {}", file.display()),
@@ -31,9 +33,14 @@ pub(super) fn run(_: Args, global: &Global) -> Result<ExitCode, Failure> {
         };
         format!("endpoints.{name} has no signing secret yet, so POST will be answered with 503; {fix}")
     }));
-    for warning in warnings {
+    for warning in &warnings {
         writeln!(std::io::stderr(), "finhook: warning: {warning}")?;
     }
-    print(&config.to_redacted_toml())?;
+    let verdict = match warnings.len() {
+        0 => "Good: finhook can start with this.".to_owned(),
+        1 => "Good: finhook can start with this. 1 warning, on stderr.".to_owned(),
+        n => format!("Good: finhook can start with this. {n} warnings, on stderr."),
+    };
+    print(&format!("{}\n# {verdict}\n", loaded.to_redacted_toml()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -32,7 +32,7 @@ async fn serve(config: Config, interrupted: impl Future<Output = ()>) -> Result<
 pub(super) fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
     let with_scheme = |url: String| if url.contains("://") { url } else { format!("http://{url}") };
     let inputs = Inputs { forward_to: args.forward_to.map(with_scheme), ..Inputs::from_process(global.config.clone()) };
-    let Loaded { config, warnings } = inputs.load()?;
+    let Loaded { config, warnings, .. } = inputs.load()?;
     logging::init(&config.log)?;
     for warning in warnings {
         tracing::warn!("{warning}");

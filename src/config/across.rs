@@ -92,7 +92,7 @@ fn is_rotated(file: &Path, of: &Path, keep: u32) -> bool {
 }
 
 /// The path from the root, with `.` and `..` resolved by name alone: files need not be there yet.
-fn absolute(path: &Path) -> PathBuf {
+pub(super) fn absolute(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
     for part in std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).components() {
         match part {

@@ -15,9 +15,10 @@ use std::path::{Path, PathBuf};
 
 use config::{Map, ValueKind};
 
+use super::access::{self, Secret};
 use super::layer::{FORWARD_TO, Layer};
 use super::tree::Table;
-use super::{Config, Error, sections, variables};
+use super::{Config, Error, render, sections, variables};
 
 /// The built-in layer, which documents every key.
 const DEFAULT: &str = include_str!("../../config/default.toml");
@@ -31,6 +32,23 @@ pub struct Loaded {
     pub config: Config,
     /// What is allowed but probably not meant, one line each; to be logged once there is a log.
     pub warnings: Vec<String>,
+    /// Where each value came from, by its key in lower case.
+    origins: BTreeMap<String, String>,
+    secrets: Vec<Secret>,
+}
+
+impl Loaded {
+    /// The effective configuration as TOML: each value with its origin as a comment, every secret redacted.
+    #[must_use]
+    pub fn to_redacted_toml(&self) -> String {
+        render::toml(&self.config, &self.origins)
+    }
+
+    /// What this machine would refuse or give away, one line each: paths that can't be written, secrets that others can read.
+    #[must_use]
+    pub fn access_warnings(&self) -> Vec<String> {
+        access::warnings(&self.config, &self.secrets)
+    }
 }
 
 /// Everything outside of the binary that the configuration is made from.
@@ -96,10 +114,13 @@ impl Inputs {
             layers.push(Layer::forward_to(url.clone())?);
         }
         let root = merge(layers)?;
-        let unknown = variables::unknown(&self.vars, root.origins_of_values().keys());
-        let mut loaded = sections::config(root, built_in_fin)?;
-        loaded.warnings.extend(unknown);
-        Ok(loaded)
+        let values = root.values();
+        let origins: BTreeMap<_, _> =
+            values.iter().map(|value| (value.key.to_lowercase(), value.origin.clone())).collect();
+        let secrets = values.iter().filter_map(Secret::of).collect();
+        let (config, mut warnings) = sections::config(root, built_in_fin)?;
+        warnings.extend(variables::unknown(&self.vars, origins.keys()));
+        Ok(Loaded { config, warnings, origins, secrets })
     }
 
     fn files(&self) -> Result<Vec<PathBuf>, Error> {

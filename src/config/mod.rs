@@ -7,11 +7,13 @@
 //! - `tree`, `size`: typed reading of the merged tree; what nobody asked for is an unknown key;
 //! - `sections`, `sinks`, `secrets`: one section after the other, from the tree to the types below;
 //! - `across`: what no section can see alone (two writers of one file, two endpoints on one path);
+//! - `access`: paths that can't be written, secrets that others can read;
 //! - `render`: the way back, with secrets redacted.
 //!
 //! Invariants: values are never guessed to be of a type; an unknown key is an error at every level; loading reads files
 //! and variables but opens, creates and changes nothing else; no error, warning or `Debug` output holds a secret.
 
+mod access;
 mod across;
 mod duplicate;
 mod error;
@@ -66,11 +68,6 @@ impl Config {
     /// The first thing that is wrong, with its key, its origin and the fix.
     pub fn load(path: Option<PathBuf>) -> Result<Loaded, Error> {
         Inputs::from_process(path).load()
-    }
-
-    /// The effective configuration as TOML, with every secret redacted.
-    pub fn to_redacted_toml(&self) -> String {
-        render::toml(self)
     }
 }
 

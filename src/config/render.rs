@@ -1,12 +1,16 @@
-//! The effective configuration as TOML, for people, with every secret redacted. The keys are those of the types.
+//! The effective configuration as TOML, for people: each value with its origin, every secret redacted. The keys are those of
+//! the types.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::time::Duration;
 
 use secrecy::SecretString;
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
+use super::error::one_line;
+use super::tree::BUILT_IN;
 use super::{Admin, Config, Endpoint, Gateway, Journal, Log, Server, Sink};
 use crate::clock;
 
@@ -33,7 +37,7 @@ enum OnOrOff<T> {
     Unbound { bind: &'static str },
 }
 
-pub(super) fn toml(config: &Config) -> String {
+pub(super) fn toml(config: &Config, origins: &BTreeMap<String, String>) -> String {
     let Config { log, server, admin, endpoints, journal, sinks, disabled_sinks, gateway } = config;
     let on = sinks.iter().map(|(name, sink)| (name.as_str(), OnOrOff::On(sink)));
     let off = disabled_sinks.iter().map(|name| (name.as_str(), OnOrOff::Disabled { enabled: false }));
@@ -41,7 +45,35 @@ pub(super) fn toml(config: &Config) -> String {
     let gateway = gateway.as_ref().map_or(OnOrOff::Unbound { bind: "" }, OnOrOff::On);
     let sections = Sections { log, server, admin, endpoints, journal, sinks, gateway };
     // Numbers that were loaded fit: they came from an `i64`. Paths that are no UTF-8 can't come from TOML.
-    toml::Table::try_from(sections).map(|table| table.to_string()).unwrap_or_default()
+    let sections = toml::Table::try_from(sections).unwrap_or_default();
+    let mut text = String::new();
+    write(&sections, "", origins, &mut text);
+    text
+}
+
+fn write(table: &toml::Table, path: &str, origins: &BTreeMap<String, String>, text: &mut String) {
+    let full = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    let (tables, values): (Vec<_>, Vec<_>) = table.iter().partition(|(_, value)| value.is_table());
+    if !path.is_empty() && (tables.is_empty() || !values.is_empty()) {
+        let gap = if text.is_empty() { "" } else { "\n" };
+        let _ = writeln!(text, "{gap}[{path}]");
+    }
+    for (key, value) in values {
+        let line = toml::Table::from_iter([(key.clone(), value.clone())]).to_string();
+        let _ = writeln!(text, "{}  # {}", line.trim_end(), one_line(origin(&full(key), origins)));
+    }
+    for (key, inner) in tables {
+        if let Some(inner) = inner.as_table() {
+            write(inner, &full(key), origins, text);
+        }
+    }
+}
+
+/// A secret is shown by its own key also where the twin that ends in `_file` gave it.
+fn origin<'o>(key: &str, origins: &'o BTreeMap<String, String>) -> &'o str {
+    let key = key.to_lowercase();
+    let given = [origins.get(&key), origins.get(&format!("{key}_file"))].into_iter().flatten();
+    given.map(String::as_str).find(|origin| *origin != BUILT_IN).unwrap_or(BUILT_IN)
 }
 
 impl Serialize for Endpoint {

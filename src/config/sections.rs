@@ -9,7 +9,6 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::error::one_line;
-use super::layers::Loaded;
 use super::tree::{Field, Table};
 use super::{Admin, Config, Endpoint, Error, Gateway, Journal, Log, LogFormat, Server, across, secrets, sinks};
 use crate::clock;
@@ -46,8 +45,8 @@ const MODULES: [&str; 20] = [
 /// A body is held in memory.
 const MAX_BODY_BYTES: u64 = 1 << 30;
 
-/// The whole tree. `built_in_fin`: the endpoint `fin` is only the built-in one.
-pub(super) fn config(mut root: Table, built_in_fin: bool) -> Result<Loaded, Error> {
+/// The whole tree, and what to warn of. `built_in_fin`: the endpoint `fin` is only the built-in one.
+pub(super) fn config(mut root: Table, built_in_fin: bool) -> Result<(Config, Vec<String>), Error> {
     let mut warnings = Vec::new();
     let mut seen = across::Seen::default();
 
@@ -65,7 +64,7 @@ pub(super) fn config(mut root: Table, built_in_fin: bool) -> Result<Loaded, Erro
     }
     let config = Config { log, server, admin, endpoints, journal, sinks, disabled_sinks, gateway };
     let warnings = warnings.iter().map(|warning| one_line(warning)).collect();
-    Ok(Loaded { config, warnings })
+    Ok((config, warnings))
 }
 
 fn log(mut table: Table, warnings: &mut Vec<String>) -> Result<Log, Error> {

@@ -2,6 +2,10 @@
 //!
 //! Each reader takes the keys it knows out of a [`Table`]; [`Table::finish`] refuses what is left. Values from the
 //! environment are strings and are parsed as what the key needs; values from files must have the key's type.
+//!
+//! serde's `Deserialize` on the types would be shorter, and isn't used: the `config` crate's deserializer takes text for a number
+//! and a number for text, tells of an unknown field neither key nor origin, and quotes a value of the wrong type, which may be a
+//! secret.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -40,17 +44,17 @@ impl Table {
         Self { path: String::new(), entries, known: BTreeSet::new(), origins: Rc::new(origins) }
     }
 
-    /// Where each value in here came from, by its full name in lower case.
-    pub(super) fn origins_of_values(&self) -> BTreeMap<String, String> {
-        let mut origins = BTreeMap::new();
+    /// Every value in here and in the tables below.
+    pub(super) fn values(&self) -> Vec<Field> {
+        let mut values = Vec::new();
         for (name, value) in &self.entries {
             let field = self.field(name, value.clone());
-            origins.insert(field.key.to_lowercase(), field.origin.clone());
-            if let Ok(inner) = self.inner(field) {
-                origins.extend(inner.origins_of_values());
+            match field.kind {
+                ValueKind::Table(_) => values.extend(self.inner(field).into_iter().flat_map(|inner| inner.values())),
+                _ => values.push(field),
             }
         }
-        origins
+        values
     }
 
     /// The full name of a key of this table.

@@ -451,3 +451,68 @@ fn a_sink_to_forward_to_that_is_wrong_or_configured_already_is_wrong_usage() {
         assert!(line.contains("sinks.forward.url (--forward-to)") && !line.contains(MARKER), "{line}");
     }
 }
+
+#[test]
+fn check_tells_where_each_value_came_from_and_ends_with_a_verdict() {
+    let sandbox = Sandbox::with_config(&http_sink("headers = { X-A = \"b\" }\nmatch = { events = [\"fin_replied\"] }"))
+        .file("token", MARKER)
+        .var("FINHOOK__ADMIN__TOKEN_FILE", "token")
+        .var("FINHOOK__ENDPOINTS__FIN__SIGNING_SECRETS", MARKER);
+    let Done { stdout, stderr, .. } = checked(&sandbox);
+    assert_eq!(stderr, "");
+    for line in [
+        "bind = \"0.0.0.0:8080\"  # built-in default",
+        "token = \"<redacted>\"  # variable FINHOOK__ADMIN__TOKEN_FILE",
+        "signing_secrets = [\"<redacted>\"]  # variable FINHOOK__ENDPOINTS__FIN__SIGNING_SECRETS",
+        "url = \"http://127.0.0.1:9/\"  # finhook.toml, line 3",
+        "x-a = \"<redacted>\"  # finhook.toml, line 4",
+        "events = [\"fin_replied\"]  # finhook.toml, line 5",
+        "base = \"1s\"  # built-in default",
+    ] {
+        assert!(stdout.lines().any(|shown| shown == line), "{line}: {stdout}");
+    }
+    assert_eq!(stdout.lines().last(), Some("# Good: finhook can start with this."));
+    let Done { stdout, .. } = checked(&Sandbox::new());
+    assert_eq!(stdout.lines().last(), Some("# Good: finhook can start with this. 1 warning, on stderr."));
+    // Without the comments nothing is lost, whatever stands in a value.
+    let sandbox = Sandbox::with_config("[journal]\npath = \"a # b\\nc\"\n");
+    let effective: toml::Table = checked(&sandbox).stdout.parse().unwrap();
+    assert_eq!(effective["journal"]["path"].as_str(), Some("a # b\nc"));
+}
+
+#[test]
+fn check_notices_paths_that_cannot_be_written() {
+    let sink = "[sinks.a]\ntype = \"file\"\npath = \"there/e\"\n";
+    let sandbox = Sandbox::with_config(&format!("{sink}[journal]\npath = \"file/x/finhook.db\"\n"))
+        .file("file", "")
+        .file("there/e/x", "")
+        .var("FINHOOK__ENDPOINTS__FIN__SIGNING_SECRETS", MARKER);
+    let warnings = checked(&sandbox).stderr;
+    let lines: Vec<_> = warnings.lines().collect();
+    assert!(lines[0].contains("journal.path: ") && lines[0].contains("/file is not a folder"), "{warnings}");
+    assert!(lines[1].contains("sinks.a.path: ") && lines[1].contains("/there/e is a folder"), "{warnings}");
+    assert_eq!(lines.len(), 2, "{warnings}");
+}
+
+#[test]
+fn check_notices_secrets_that_others_can_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let sandbox = Sandbox::with_config(&format!("[admin]\ntoken = \"{MARKER}\"\n"))
+        .file("secrets", MARKER)
+        .var("FINHOOK__ENDPOINTS__FIN__SIGNING_SECRETS_FILE", "secrets");
+    let mode =
+        |name: &str, mode| std::fs::set_permissions(sandbox.path(name), PermissionsExt::from_mode(mode)).unwrap();
+    mode("secrets", 0o644);
+    mode("finhook.toml", 0o644);
+    // Nobody else comes into the folder.
+    mode("", 0o700);
+    assert_eq!(checked(&sandbox).stderr, "");
+    mode("", 0o755);
+    let warnings = checked(&sandbox).stderr;
+    assert_eq!(warnings.lines().count(), 2, "{warnings}");
+    assert!(warnings.contains("admin.token (finhook.toml, line 2): every user of this machine can read"), "{warnings}");
+    assert!(warnings.contains("chmod o-r secrets\n"), "{warnings}");
+    mode("secrets", 0o640);
+    mode("finhook.toml", 0o600);
+    assert_eq!(checked(&sandbox).stderr, "");
+}

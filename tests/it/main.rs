@@ -4,6 +4,7 @@
 mod admin;
 mod cli;
 mod config;
+mod configuration;
 mod conformance;
 mod content;
 mod crash;

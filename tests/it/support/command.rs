@@ -22,7 +22,10 @@ pub struct Done {
 
 impl Sandbox {
     pub fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), vars: Vec::new() }
+        // Nobody else comes in: there are secrets.
+        let mut private = tempfile::Builder::new();
+        private.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
+        Self { dir: private.tempdir().unwrap(), vars: Vec::new() }
     }
 
     /// With a file `finhook.toml`, which is in force.
