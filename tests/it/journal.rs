@@ -50,6 +50,25 @@ async fn files_that_are_not_a_journal_of_this_version_are_refused_untouched() {
 }
 
 #[tokio::test]
+async fn a_journal_that_was_cut_short_is_called_damaged_and_names_the_way_back() {
+    let folder = tempdir().unwrap();
+    let settings = settings(folder.path());
+    let (journal, running) = open(&settings);
+    for number in 1..=3 {
+        journal.append(event("c", number)).await.unwrap();
+    }
+    close(journal, running).await;
+    let whole = std::fs::read(&settings.path).unwrap();
+    let page = 16 * 1024;
+    for length in [page - 1, page, 2 * page, whole.len() / 2, whole.len() - page] {
+        std::fs::write(&settings.path, &whole[..length]).unwrap();
+        let error = finhook::journal::open(&settings, Default::default()).unwrap_err();
+        assert!(matches!(error, OpenError::Damaged { .. }), "{length} of {}: {error}", whole.len());
+        assert!(error.to_string().contains("When the journal is damaged"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_body_that_changed_on_disk_is_reported_and_never_read_as_an_event() {
     let folder = tempdir().unwrap();
     let settings = settings(folder.path());
