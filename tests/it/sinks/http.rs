@@ -262,7 +262,8 @@ async fn a_sink_that_nobody_listens_at_is_unreachable_and_named() {
     wait.await.unwrap();
     let failure = failure(relay(&format!("http://{address}/fin")).deliver(delivery(ESCALATED)).await);
     assert_eq!(failure.fault, Fault::Unreachable);
-    assert_eq!(failure.error, format!("connection refused by {address}"));
+    let what_to_do = "nothing listens there; check the port, and whether it runs";
+    assert_eq!(failure.error, format!("connection refused by {address}: {what_to_do}"));
 }
 
 #[tokio::test]
