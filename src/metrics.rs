@@ -130,6 +130,10 @@ pub struct EndpointMetrics {
 pub const OUTCOMES: [&str; 8] =
     ["accepted", "duplicate", "stale", "quarantined", "test", "unauthenticated", "unavailable", "refused"];
 
+/// Values of the label `outcome` where no endpoint is known (`endpoint=""`): no such path; `server.ready_path` with another
+/// method; a head that can't be read, or could be in two ways; one that is over the limits.
+pub const UNROUTED_OUTCOMES: [&str; 4] = ["not_found", "refused", "malformed", "head_too_large"];
+
 impl EndpointMetrics {
     /// Counts a request; `outcome` is one of [`OUTCOMES`].
     pub fn request(&self, outcome: &str) {
@@ -238,6 +242,13 @@ impl Metrics {
             conflicts: self.conflicts.get_or_create_owned(&Endpoint { endpoint: endpoint() }),
             busy: self.busy.get_or_create_owned(&Endpoint { endpoint: endpoint() }),
         }
+    }
+
+    /// The counters of requests that are refused before an endpoint is known, in the order of [`UNROUTED_OUTCOMES`].
+    #[must_use]
+    pub fn unrouted(&self) -> [Counter; UNROUTED_OUTCOMES.len()] {
+        UNROUTED_OUTCOMES
+            .map(|outcome| self.requests.get_or_create_owned(&Request { endpoint: String::new(), outcome }))
     }
 
     /// The handles of one sink.

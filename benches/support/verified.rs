@@ -11,7 +11,7 @@ use bytes::Bytes;
 use finhook::config;
 use finhook::event::Event;
 use finhook::metrics::Metrics;
-use finhook::receive::{self, Answer, Intake, Refusal};
+use finhook::receive::{self, Answer, Intake, Refusal, Unrouted};
 use finhook::serve::{Limits, Server};
 use finhook::verify::{Keyring, Signature};
 
@@ -60,7 +60,9 @@ pub(crate) fn serve() -> super::Result<()> {
             drain_timeout: Duration::from_secs(8),
         };
         let intake = Forgetful { keyring: Keyring::new(&[SECRET.into()]), name: "fin".into() };
-        let router = receive::router(&limits, &[("fin", PATH)], Arc::new(intake), &Arc::new(Metrics::new()));
+        let metrics = Arc::new(Metrics::new());
+        let unrouted = Arc::new(Unrouted::new(&metrics, &[PATH]));
+        let router = receive::router(&limits, &[("fin", PATH)], Arc::new(intake), &metrics, &unrouted);
         let server = Server::bind(limits.bind, Limits::from(&limits))?;
         println!("{}", server.addr());
         server.run(router, std::future::pending()).await;

@@ -27,7 +27,7 @@ use crate::dispatch::Phase;
 use crate::journal::{self, Journal};
 use crate::live::Live;
 use crate::metrics::Metrics;
-use crate::receive::{self, Endpoint, Receiver};
+use crate::receive::{self, Endpoint, Receiver, Unrouted};
 use crate::serve::{Limits, Server};
 use crate::verify::{ClientSecret, Keyring, rotation};
 use fin::FinSide;
@@ -142,7 +142,9 @@ impl App {
         let receiver = Receiver::new(endpoints, journal.clone(), config.journal.dedupe_window);
         let paths: Vec<(&str, &str)> =
             config.endpoints.iter().map(|(name, endpoint)| (name.as_str(), endpoint.path.as_str())).collect();
-        let router = receive::router(&config.server, &paths, Arc::new(receiver), &metrics);
+        let listed: Vec<&str> = paths.iter().map(|(_, path)| *path).collect();
+        let unrouted = Arc::new(Unrouted::new(&metrics, &listed));
+        let router = receive::router(&config.server, &paths, Arc::new(receiver), &metrics, &unrouted);
         let server = {
             let _it_runs_in = front.enter();
             Server::bind(config.server.bind, Limits::from(&config.server)).map_err(|error| Error::Bind {
@@ -151,6 +153,7 @@ impl App {
                 error,
             })?
         };
+        let server = server.on_refused(Arc::new(move |status, path| unrouted.refused(status, path)));
         let live = Live::new(&journal, metrics.clone())?;
         let readiness = Readiness::new(journal.clone());
         let api = admin::Api::new(&config, metrics.clone(), journal.clone(), sinks)?;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::{Answer, Refusal};
+use crate::journal::AppendError;
 use crate::serve::Problem;
 
 const CHALLENGE: &str = r#"HMAC-SHA256 header="X-Fin-Agent-API-Webhook-Signature""#;
@@ -48,7 +49,7 @@ impl Reply {
             Self::Taken(Answer::Quarantined(_)) => "quarantined",
             Self::Taken(Answer::Test) => "test",
             Self::Taken(Answer::Refused(Refusal::Unauthenticated)) => "unauthenticated",
-            Self::Taken(Answer::Refused(Refusal::Unavailable)) | Self::Bug => "unavailable",
+            Self::Taken(Answer::Refused(Refusal::NoSecret | Refusal::NotStored(_))) | Self::Bug => "unavailable",
             _ => "refused",
         })
     }
@@ -66,8 +67,12 @@ impl Reply {
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The body is over the limit."),
             Self::Encoded => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body must be sent without a content encoding."),
             Self::Bug => (StatusCode::INTERNAL_SERVER_ERROR, "The request could not be handled."),
-            Self::Taken(Answer::Refused(Refusal::Unavailable)) => {
-                (StatusCode::SERVICE_UNAVAILABLE, "Events can't be stored at the moment. Try again.")
+            Self::Taken(Answer::Refused(Refusal::NoSecret)) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "This endpoint has no signing secret yet. Configure it, then send again.",
+            ),
+            Self::Taken(Answer::Refused(Refusal::NotStored(error))) => {
+                (StatusCode::SERVICE_UNAVAILABLE, not_stored(error))
             }
             Self::Taken(_) | Self::Here => return None,
         };
@@ -78,9 +83,10 @@ impl Reply {
 impl IntoResponse for Reply {
     fn into_response(self) -> Response {
         if let Some(problem) = self.problem() {
-            let mut response = match self {
-                Self::Taken(Answer::Refused(Refusal::Unavailable)) => problem.retry_after(1),
-                _ => problem.into_response(),
+            let mut response = if problem.status == StatusCode::SERVICE_UNAVAILABLE {
+                problem.retry_after(1)
+            } else {
+                problem.into_response()
             };
             if let Some((name, value)) = match response.status() {
                 StatusCode::UNAUTHORIZED => Some((WWW_AUTHENTICATE, CHALLENGE)),
@@ -102,6 +108,17 @@ impl IntoResponse for Reply {
         let mut response = Response::new(Body::from(body));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
+    }
+}
+
+fn not_stored(error: AppendError) -> &'static str {
+    match error {
+        AppendError::Busy => "Too many events are waiting to be stored. Try again.",
+        AppendError::Full => "There is no room for more events at the moment. Try again later.",
+        AppendError::Failed => {
+            "Storing failed: whether the event is stored is not known. Send it again, it is stored once."
+        }
+        AppendError::Closed => "The receiver is shutting down. Try again.",
     }
 }
 
@@ -135,7 +152,11 @@ mod tests {
             Answer::Quarantined(id),
             Answer::Test,
             Answer::Refused(Refusal::Unauthenticated),
-            Answer::Refused(Refusal::Unavailable),
+            Answer::Refused(Refusal::NoSecret),
+            Answer::Refused(Refusal::NotStored(AppendError::Busy)),
+            Answer::Refused(Refusal::NotStored(AppendError::Full)),
+            Answer::Refused(Refusal::NotStored(AppendError::Failed)),
+            Answer::Refused(Refusal::NotStored(AppendError::Closed)),
         ];
         let others = [
             Reply::Here,

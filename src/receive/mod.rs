@@ -13,13 +13,14 @@
 mod answer;
 mod extract;
 mod receiver;
+mod unrouted;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::IntoResponse;
 use axum::routing::post;
 use bytes::Bytes;
@@ -27,21 +28,28 @@ use tower_http::catch_panic::CatchPanicLayer;
 use uuid::Uuid;
 
 use crate::config;
+use crate::journal::AppendError;
 use crate::metrics::{EndpointMetrics, Metrics};
 use answer::Reply;
 use extract::{Claimed, Whole};
 
 pub use receiver::{Endpoint, Receiver, store};
+pub use unrouted::Unrouted;
 
 /// The routes of the public listener: one for each endpoint. `endpoints` are pairs of name and path; the intake is told
-/// their index.
+/// their index, and `unrouted` of every other path.
 pub fn router<I: Intake>(
     config: &config::Server,
     endpoints: &[(&str, &str)],
     intake: Arc<I>,
     metrics: &Arc<Metrics>,
+    unrouted: &Arc<Unrouted>,
 ) -> Router {
-    let mut router = Router::new().fallback(async || Reply::NotFound);
+    let unrouted = Arc::clone(unrouted);
+    let mut router = Router::new().fallback(async move |uri: Uri| {
+        unrouted.refused(StatusCode::NOT_FOUND, uri.path());
+        Reply::NotFound
+    });
     for (number, (name, path)) in endpoints.iter().enumerate() {
         let door = Door {
             number,
@@ -132,8 +140,10 @@ pub trait Intake: Send + Sync + 'static {
 pub enum Refusal {
     /// Signature missing, malformed, sent twice or wrong: 401.
     Unauthenticated,
-    /// Nothing can be stored now, or no secret is known yet: 503 with `Retry-After`.
-    Unavailable,
+    /// No secret is known yet: 503 with `Retry-After`.
+    NoSecret,
+    /// It can't be stored now: 503 with `Retry-After`.
+    NotStored(AppendError),
 }
 
 /// What became of a request.

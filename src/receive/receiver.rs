@@ -102,7 +102,7 @@ impl Receiver {
             Claim::Test(signature) => return Err(endpoint.settings_test(&signature, &body)),
         };
         if endpoint.keyring.is_empty() {
-            return Err(Answer::Refused(Refusal::Unavailable));
+            return Err(Answer::Refused(Refusal::NoSecret));
         }
         let verified = endpoint.keyring.verify(&signature, body).map_err(|_| endpoint.mismatch())?;
         let sent = Some(signature.into_sent());
@@ -196,7 +196,7 @@ impl Pending<'_> {
                 if error == AppendError::Busy {
                     metrics.busy();
                 }
-                Answer::Refused(Refusal::Unavailable)
+                Answer::Refused(Refusal::NotStored(error))
             }
         }
     }

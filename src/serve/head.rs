@@ -12,13 +12,18 @@
 //!   request is the last on its connection, so that nothing behind it is ever read as a request.
 //! - It keeps at most one unfinished line, of at most [`MAX_HEAD`] bytes.
 
-use memchr::memchr;
+use std::borrow::Cow;
+
+use memchr::{memchr, memmem};
 
 /// Largest head, in bytes: 431 over it. It is hyper that enforces it.
-pub(super) const MAX_HEAD: usize = 16 * 1024;
+pub(super) const MAX_HEAD: usize = 32 * 1024;
 
 /// Most header lines of a head: 431 over it. It is hyper that enforces it.
-pub(super) const MAX_HEADERS: usize = 64;
+pub(super) const MAX_HEADERS: usize = 100;
+
+/// How much of a request line is kept, for the log.
+const MAX_KEPT: usize = 256;
 
 /// Why a head is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +34,7 @@ pub(super) enum Fault {
     Length,
     /// A `Transfer-Encoding` that isn't one `chunked`.
     Coding,
-    /// No `Host`, or more than one.
+    /// No `Host` in an HTTP/1.1 request (RFC 9112, 3.2), or more than one in any.
     Host,
 }
 
@@ -39,6 +44,8 @@ pub(super) struct Gate {
     state: State,
     /// What came of a line that is not complete yet.
     line: Vec<u8>,
+    /// The beginning of the last request line.
+    request_line: Vec<u8>,
     /// Of the head that is being read.
     facts: Facts,
     /// Complete heads so far.
@@ -62,6 +69,8 @@ enum State {
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Facts {
+    /// The version is 1.0, which knows no `Host`.
+    is_1_0: bool,
     host: bool,
     length: Option<u64>,
     chunked: bool,
@@ -115,10 +124,34 @@ impl Gate {
         self.fault
     }
 
+    /// The path of the request that is being read, or was the last one, as it came: without its query, maybe cut short, and
+    /// empty where no request line could be made out.
+    pub(super) fn path(&self) -> Cow<'_, str> {
+        let unfinished = self.state == State::Between && !self.line.is_empty();
+        let line = if unfinished { &self.line } else { &self.request_line };
+        let target = line.split(|byte| matches!(byte, b' ' | b'\r')).filter(|word| !word.is_empty()).nth(1);
+        let path =
+            target.and_then(|target| target.split(|byte| matches!(byte, b'?' | b'#')).next()).unwrap_or_default();
+        // Before the path of an absolute target stand a scheme and a host, and maybe a password.
+        let path = match memmem::find(path, b"://") {
+            Some(at) => memchr(b'/', &path[at + 3..]).map_or(&b""[..], |slash| &path[at + 3 + slash..]),
+            None => path,
+        };
+        String::from_utf8_lossy(path)
+    }
+
+    fn keep_request_line(&mut self, line: &[u8]) {
+        self.request_line.clear();
+        self.request_line.extend_from_slice(&line[..line.len().min(MAX_KEPT)]);
+    }
+
     /// Keeps the beginning of a line. A longer one than a head may be ends the reading: hyper refuses that head.
     fn keep(&mut self, bytes: &[u8]) {
         if self.line.len() + bytes.len() > MAX_HEAD {
-            self.line = Vec::new();
+            let line = std::mem::take(&mut self.line);
+            if self.state == State::Between {
+                self.keep_request_line(&[&line, bytes].concat());
+            }
             self.state = State::Last;
         } else {
             self.line.extend_from_slice(bytes);
@@ -127,6 +160,9 @@ impl Gate {
 
     /// A line, up to its LF.
     fn ended(&mut self, line: &[u8]) {
+        if self.state == State::Between && !matches!(line, b"" | b"\r") {
+            self.keep_request_line(line);
+        }
         let Some(line) = line.strip_suffix(b"\r") else {
             return self.refuse(Fault::Line);
         };
@@ -136,7 +172,7 @@ impl Gate {
             (_, true) => Ok(()),
             (_, false) => {
                 self.state = State::Head;
-                self.facts = Facts::default();
+                self.facts = Facts { is_1_0: line.ends_with(b" HTTP/1.0"), ..Facts::default() };
                 Ok(())
             }
         };
@@ -147,8 +183,8 @@ impl Gate {
 
     /// The empty line at the end of a head.
     fn complete(&mut self) -> Result<(), Fault> {
-        let Facts { host, length, chunked } = self.facts;
-        if !host {
+        let Facts { is_1_0, host, length, chunked } = self.facts;
+        if !host && !is_1_0 {
             return Err(Fault::Host);
         }
         if chunked && length.is_some() {

@@ -124,7 +124,7 @@ impl<S: AsyncWrite + Unpin> Watched<S> {
         if self.automatic.is_none() {
             self.automatic = Automatic::instead_of(hypers);
             if let Some(automatic) = &self.automatic {
-                (self.on_refused)(automatic.status());
+                (self.on_refused)(automatic.status(), &self.gate.path());
             }
         }
         let Some(automatic) = &mut self.automatic else { return Poll::Ready(Ok(false)) };

@@ -101,8 +101,9 @@ impl From<&crate::config::Server> for Limits {
     }
 }
 
-/// Told of each request that never reaches the router, with its answer's status.
-pub type OnRefused = Arc<dyn Fn(StatusCode) + Send + Sync>;
+/// Told of each request that never reaches the router: its answer's status, and its path as it came, as far as that can be
+/// made out.
+pub type OnRefused = Arc<dyn Fn(StatusCode, &str) + Send + Sync>;
 
 /// A bound listener, ready to [`run`](Self::run).
 pub struct Server {
@@ -128,7 +129,7 @@ impl Server {
         socket.set_reuseaddr(true)?;
         socket.bind(addr)?;
         let tcp = socket.listen(BACKLOG)?;
-        Ok(Self { addr: tcp.local_addr()?, tcp, limits, on_refused: Arc::new(|_| {}) })
+        Ok(Self { addr: tcp.local_addr()?, tcp, limits, on_refused: Arc::new(|_, _| {}) })
     }
 
     /// Has somebody told of what never reaches the router.

@@ -47,7 +47,7 @@ pub(super) fn respond(
     let entered = conn.enter(Phase::Busy, Instant::now());
     let answered = match fault {
         Some(fault) => {
-            on_refused(StatusCode::BAD_REQUEST);
+            on_refused(StatusCode::BAD_REQUEST, request.uri().path());
             Err(malformed(fault).into_response())
         }
         None => {
@@ -82,7 +82,7 @@ fn malformed(fault: Fault) -> Problem {
             Fault::Line => "A header line is malformed.",
             Fault::Length => "The body's length is given in more than one way.",
             Fault::Coding => "The only transfer coding is one chunked.",
-            Fault::Host => "There must be one Host header.",
+            Fault::Host => "There must be one Host header; HTTP/1.0 may do without.",
         },
     )
 }

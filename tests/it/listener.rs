@@ -202,10 +202,13 @@ async fn unavailable_is_503_and_says_when_to_try_again() {
     let front = Front::start();
     let mut raw = front.connect().await;
     for request in [post("unavailable"), post("x").replace("/fin", "/new")] {
-        raw.send(request).await;
+        raw.send(&request).await;
         let reply = raw.reply().await;
         assert_problem(&reply, 503);
         assert_eq!(reply.header("retry-after"), Some("1"));
+        let has_secret = !request.contains("/new");
+        assert_eq!(reply.text().contains("no signing secret yet"), !has_secret, "{reply:?}");
+        assert_eq!(reply.text().contains("waiting to be stored"), has_secret, "{reply:?}");
         raw = front.connect().await;
     }
 }
@@ -257,6 +260,12 @@ async fn requests_are_counted_by_endpoint_and_outcome() {
     ask(&front, post("x").replace("POST", "GET")).await;
     ask(&front, post("x").replace("/fin", "/new")).await;
     ask(&front, post("x").replace("/fin", "/nothing")).await;
+    let mut raw = front.connect().await;
+    raw.send("HEAD /nothing HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(raw.head().await.status, 404);
+    ask(&front, post("x").replace("Host: a\r\n", "")).await;
+    ask(&front, "GET\r\n\r\n").await;
+    ask(&front, with(&"x: y\r\n".repeat(101), "x")).await;
     let text = front.metrics.encode();
     for line in [
         r#"finhook_requests_total{endpoint="fin",outcome="accepted"} 2"#,
@@ -268,9 +277,43 @@ async fn requests_are_counted_by_endpoint_and_outcome() {
         r#"finhook_requests_total{endpoint="fin",outcome="unavailable"} 2"#,
         r#"finhook_requests_total{endpoint="fin",outcome="refused"} 2"#,
         r#"finhook_requests_total{endpoint="new",outcome="unavailable"} 1"#,
+        r#"finhook_requests_total{endpoint="",outcome="not_found"} 2"#,
+        r#"finhook_requests_total{endpoint="",outcome="malformed"} 2"#,
+        r#"finhook_requests_total{endpoint="",outcome="head_too_large"} 1"#,
         "finhook_ack_seconds_count 13",
     ] {
         assert!(text.lines().any(|have| have == line), "{line} is missing in:\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn what_health_checkers_and_older_proxies_send_is_served() {
+    let front = Front::start();
+    for head in [
+        // HAProxy's `option httpchk HEAD /fin`.
+        "HEAD /fin HTTP/1.0\r\n\r\n",
+        // An AWS load balancer, Google's, a kubelet: each names the address, not the service.
+        "HEAD /fin HTTP/1.1\r\nHost: 10.0.0.7:8080\r\nConnection: close\r\nUser-Agent: ELB-HealthChecker/2.0\r\n\r\n",
+        "HEAD /fin HTTP/1.1\r\nHost: 10.0.0.7\r\nUser-Agent: GoogleHC/1.0\r\nConnection: Keep-alive\r\n\r\n",
+        "HEAD /fin HTTP/1.1\r\nHost: 10.0.0.7:8080\r\nUser-Agent: kube-probe/1.30\r\nAccept: */*\r\nConnection: close\r\n\r\n",
+    ] {
+        let mut raw = front.connect().await;
+        raw.send(head).await;
+        assert_eq!(raw.head().await.status, 200, "{head}");
+    }
+    // nginx as it speaks to its upstreams by default. An older version gets no interim answer (RFC 9110, 10.1.1).
+    let old = with("Connection: close\r\nExpect: 100-continue\r\n", "x").replace("HTTP/1.1", "HTTP/1.0");
+    let mut raw = front.connect().await;
+    raw.send(old).await;
+    assert_eq!(raw.reply().await.status, 200);
+    // Without a word, as that version's connections end.
+    raw.closed().await;
+    // Kept alive where it is asked for.
+    let mut raw = front.connect().await;
+    for _ in 0..2 {
+        raw.send(with("Connection: keep-alive\r\n", "x").replace("HTTP/1.1", "HTTP/1.0").replace("Host: a\r\n", ""))
+            .await;
+        assert_eq!(raw.reply().await.status, 200);
     }
 }
 

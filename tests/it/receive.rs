@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::support::SECRET;
 use crate::support::app::{TestApp, event};
-use crate::support::wait::eventually;
+use crate::support::process::{Client, Place};
+use crate::support::wait::{eventually, until};
 
 const ARCHIVE: &str = "[sinks.archive]\ntype = \"file\"\npath = \"DIR/events.ndjson\"\n";
 const CLIENT_SECRET: &str = "the-client-secret-of-the-app";
@@ -125,4 +126,30 @@ async fn without_a_secret_head_is_answered_and_events_are_refused_until_the_file
     std::fs::write(app.path("secret"), format!("{SECRET}\n")).unwrap();
     eventually("the secret takes effect", async || send().await.status() == 200).await;
     app.stop().await;
+}
+
+#[test]
+fn a_callback_url_with_a_mistyped_path_is_counted_and_named_in_the_log_once_a_minute_at_most() {
+    let folder = tempfile::tempdir().unwrap();
+    let finhook = Place::new(folder.path(), "[log]\nlevel = \"debug\"\n").start();
+    let ask = |head: &str| Client::new(finhook.public).request(&format!("{head}\r\n\r\n"), &[]).unwrap().status;
+    let before = finhook.log().len();
+    for _ in 0..3 {
+        assert_eq!(ask("POST /fni?token=hidden HTTP/1.1\r\nHost: a\r\nContent-Length: 0"), 404);
+        assert_eq!(ask("POST /no-host HTTP/1.1\r\nContent-Length: 0"), 400);
+        assert_eq!(ask(&format!("POST /{} HTTP/1.1\r\nHost: a{}", "long".repeat(100), "\r\nx: y".repeat(101))), 431);
+    }
+    let metrics = finhook.admin_get("/metrics").body;
+    for outcome in ["not_found", "malformed", "head_too_large"] {
+        let line = format!("finhook_requests_total{{endpoint=\"\",outcome=\"{outcome}\"}} 3");
+        assert!(metrics.contains(&line), "{line} is missing in:\n{metrics}");
+    }
+    until("what was refused is in the log", || finhook.log().len() >= before + 3);
+    let said: Vec<Value> = finhook.log()[before..].iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let paths: Vec<&str> = said.iter().filter_map(|line| line["path"].as_str()).collect();
+    assert_eq!(paths.len(), 3, "one line for each kind, and none without its path: {said:?}");
+    assert_eq!(said.len(), 3, "{said:?}");
+    assert_eq!(paths[..2], ["/fni", "/no-host"]);
+    assert!(paths[2].starts_with("/longlong") && paths[2].chars().count() < 120, "{paths:?}");
+    assert!(said.iter().all(|line| line["configured"] == "/fin" && line["level"] == "WARN"), "{said:?}");
 }

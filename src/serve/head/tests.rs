@@ -76,15 +76,43 @@ fn lines_that_can_be_read_in_two_ways_are_refused() {
 }
 
 #[test]
-fn exactly_one_host_is_required_whatever_the_version() {
+fn one_host_is_required_from_http_1_1_on_and_two_are_too_many_for_any_version() {
     for head in [
         "POST /fin HTTP/1.1\r\n\r\n",
-        "POST /fin HTTP/1.0\r\nX: y\r\n\r\n",
+        "POST /fin HTTP/1.0 \r\nX: y\r\n\r\n",
+        "POST /fin HTTP/1.0\r\nHost: a\r\nhost: a\r\n\r\n",
         "POST /fin HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n",
     ] {
         assert_eq!(fault(head), Some(Fault::Host), "{head:?}");
     }
-    assert_eq!(fault("POST /fin HTTP/1.0\r\nHost:\r\n\r\n"), None);
+    for head in ["POST /fin HTTP/1.0\r\nHost:\r\n\r\n", "OPTIONS / HTTP/1.0\r\n\r\n"] {
+        assert_eq!(fault(head), None, "{head:?}");
+    }
+    // Each request on a connection for itself.
+    let second = fed(b"HEAD / HTTP/1.0\r\n\r\nHEAD / HTTP/1.1\r\n\r\n");
+    assert_eq!(second.fault(), Some((1, Fault::Host)));
+}
+
+#[test]
+fn the_path_for_the_log_has_no_query_no_host_and_no_end_that_could_be_endless() {
+    for (head, path) in [
+        ("POST /fni HTTP/1.1\r\nHost: a\r\n", "/fni"),
+        ("POST  /fni?token=secret HTTP/1.1\r\n", "/fni"),
+        ("POST http://user:password@host/fni?x HTTP/1.1\r\n", "/fni"),
+        ("POST http://user:password@host HTTP/1.1\r\n", ""),
+        ("POST /fni", "/fni"),
+        ("POST /fni\n", "/fni\n"),
+        ("GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /b HTTP/1.1\r\n", "/b"),
+        ("NOISE\r\n", ""),
+        ("", ""),
+    ] {
+        let mut gate = Gate::default();
+        gate.feed(head.as_bytes());
+        assert_eq!(gate.path(), path.trim_end(), "{head:?}");
+    }
+    let mut gate = Gate::default();
+    gate.feed(format!("POST /{}", "x".repeat(2 * MAX_HEAD)).as_bytes());
+    assert!(gate.path().starts_with("/xxx") && gate.path().len() < MAX_KEPT, "{}", gate.path().len());
 }
 
 #[test]

@@ -7,8 +7,9 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 use bytes::Bytes;
 use finhook::config;
+use finhook::journal::AppendError;
 use finhook::metrics::Metrics;
-use finhook::receive::{self, Answer, Intake, Refusal};
+use finhook::receive::{self, Answer, Intake, Refusal, Unrouted};
 use finhook::serve::{Limits, Server};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
@@ -37,7 +38,7 @@ impl Intake for Stub {
 
     fn claim(&self, endpoint: usize, headers: &HeaderMap) -> Result<bool, Refusal> {
         if endpoint == 1 {
-            return Err(Refusal::Unavailable);
+            return Err(Refusal::NoSecret);
         }
         headers.get("sig").map(|value| value != "wrong").ok_or(Refusal::Unauthenticated)
     }
@@ -52,7 +53,7 @@ impl Intake for Stub {
             b"stale" => Answer::Stale(ID),
             b"quarantined" => Answer::Quarantined(ID),
             b"test" => Answer::Test,
-            b"unavailable" => Answer::Refused(Refusal::Unavailable),
+            b"unavailable" => Answer::Refused(Refusal::NotStored(AppendError::Busy)),
             b"panic" => panic!("told to"),
             b"wait" => {
                 self.permits.acquire().await.unwrap().forget();
@@ -99,8 +100,10 @@ impl Front {
         let metrics = Arc::new(Metrics::new());
         let stub = Arc::new(Stub { taken: Mutex::default(), done: Mutex::default(), permits: Semaphore::new(0) });
         let endpoints = [("fin", "/fin"), ("new", "/new")];
-        let router = receive::router(limits, &endpoints, Arc::clone(&stub), &metrics);
+        let unrouted = Arc::new(Unrouted::new(&metrics, &endpoints.map(|(_, path)| path)));
+        let router = receive::router(limits, &endpoints, Arc::clone(&stub), &metrics, &unrouted);
         let server = Server::bind(limits.bind, Limits::from(limits)).unwrap();
+        let server = server.on_refused(Arc::new(move |status, path| unrouted.refused(status, path)));
         let (stop, stopped) = oneshot::channel::<()>();
         let addr = server.addr();
         let running = tokio::spawn(server.run(router, async move {
