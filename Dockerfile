@@ -4,6 +4,8 @@
 #   docker build -t finhook .
 #   docker run --name finhook -p 8080:8080 -v finhook-data:/data finhook
 #
+# podman and buildah: `podman build --format docker -t finhook .`, as the OCI format has no HEALTHCHECK.
+#
 # It runs without any configuration. To change something:
 # - one setting: `-e FINHOOK__SERVER__MAX_BODY_BYTES=262144`, the names as in the README;
 # - a file, or a directory with `default.toml` and `$FINHOOK_ENV.toml`:
@@ -11,7 +13,8 @@
 # - secrets: as files, see compose.yaml. They must be readable for user 65532.
 # The admin listener stays on the container's own loopback: `docker exec finhook finhook sinks`.
 
-ARG RUST_IMAGE=rust:1.95-slim-bookworm
+# In full, as podman and buildah guess no registry.
+ARG RUST_IMAGE=docker.io/library/rust:1.95-slim-bookworm
 
 FROM ${RUST_IMAGE} AS build
 WORKDIR /build
@@ -22,19 +25,19 @@ COPY Cargo.toml Cargo.lock ./
 RUN mkdir src \
     && echo 'fn main() {}' > src/main.rs \
     && touch src/lib.rs \
-    && cargo build --release --locked \
+    && cargo build --profile dist --locked \
     && rm -r src
 
 COPY config config
 COPY src src
 # Cargo goes by modification times, and the copied files may be older than the stand-ins' build.
-RUN touch src/main.rs src/lib.rs && cargo build --release --locked
+RUN touch src/main.rs src/lib.rs && cargo build --profile dist --locked
 
 # The root of the final image. A static binary would need the very same C library at run time for looking up names, so
 # the shared one comes along: it has the lookups by file and by DNS built in.
 RUN mkdir -p /root-fs/data /root-fs/etc/ssl/certs /root-fs/usr/local/bin \
-    && cp target/release/finhook /root-fs/usr/local/bin/ \
-    && ldd target/release/finhook | grep -o '/[^ ]*' | sort -u | xargs cp -L --parents -t /root-fs \
+    && cp target/dist/finhook /root-fs/usr/local/bin/ \
+    && ldd target/dist/finhook | grep -o '/[^ ]*' | sort -u | xargs cp -L --parents -t /root-fs \
     && cp -L /etc/ssl/certs/ca-certificates.crt /root-fs/etc/ssl/certs/ \
     && echo 'finhook:x:65532:65532:finhook:/data:/sbin/nologin' > /root-fs/etc/passwd \
     && echo 'finhook:x:65532:' > /root-fs/etc/group \

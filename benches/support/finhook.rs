@@ -15,7 +15,7 @@ use super::process::{Cores, Server};
 /// The path that events are posted to.
 pub(crate) const PATH: &str = "/webhooks/fin";
 
-/// The program that is measured: the one that `cargo bench` has just built, with the release profile.
+/// The program that is measured: the one that `cargo bench` has just built, optimised like the image.
 pub(crate) fn program() -> PathBuf {
     std::env::var_os("FINHOOK").map_or_else(|| env!("CARGO_BIN_EXE_finhook").into(), PathBuf::from)
 }
