@@ -27,12 +27,12 @@ fuzz_target!(|data: &[u8]| {
         .filter_map(|line| line.iter().position(|byte| *byte == b'=').map(|at| (&line[..at], &line[at + 1..])))
         .map(|(name, value)| (os(&[b"FINHOOK__", name].concat()), os(value)))
         .collect();
-    let inputs = Inputs { path: Some(path.clone()), path_from: "--config", env_name: None, vars };
+    let inputs = Inputs { path: Some(path.clone()), path_from: "--config", vars, ..Inputs::default() };
     let loaded = inputs.load();
     let _ = fs::remove_file(path);
     match loaded {
         Ok(loaded) => {
-            let shown = format!("{loaded:?} {}", loaded.config.to_redacted_toml());
+            let shown = format!("{loaded:?} {}", loaded.to_redacted_toml());
             for secret in loaded.config.endpoints.values().flat_map(|endpoint| &endpoint.signing_secrets) {
                 let secret = secret.expose_secret();
                 // One that stands elsewhere in the input, too, may be shown from there.
