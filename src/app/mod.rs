@@ -13,7 +13,7 @@ mod fin;
 mod front;
 mod sinks;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ use crate::journal::{self, Journal};
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::receive::{self, Endpoint, Receiver, Unrouted};
-use crate::serve::{Limits, Server};
+use crate::serve::{self, Limits, Server};
 use crate::verify::{ClientSecret, Keyring, rotation};
 use fin::FinSide;
 use front::Front;
@@ -291,12 +291,7 @@ impl App {
 
 /// Where an endpoint is reached from this machine.
 fn callback(listens: SocketAddr, path: &str) -> String {
-    let reached = match listens.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::from((Ipv4Addr::LOCALHOST, listens.port())),
-        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::from((Ipv6Addr::LOCALHOST, listens.port())),
-        _ => listens,
-    };
-    format!("http://{reached}{path}")
+    format!("http://{}{path}", serve::reach(listens))
 }
 
 /// At the file-size limit a write must fail with an error, as on a full disk; by default the signal ends the process.

@@ -1,11 +1,11 @@
 //! The HTTP client of the commands that talk to a running finhook.
 
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Failure, chain};
-use crate::outbound;
+use crate::{outbound, serve};
 
 /// Answers of finhook are short.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
@@ -41,12 +41,7 @@ pub(super) fn explain(error: &reqwest::Error, url: &str, if_refused: &str) -> Fa
 ///
 /// `None` when the port is 0: only the running process knows which one it got.
 pub(super) fn reach(bind: SocketAddr) -> Option<SocketAddr> {
-    let ip = match bind.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    (bind.port() != 0).then_some(SocketAddr::new(ip, bind.port()))
+    (bind.port() != 0).then(|| serve::reach(bind))
 }
 
 /// What is at the bottom of an error. reqwest's own text repeats the URL, which may hold a secret.

@@ -29,7 +29,7 @@ mod request;
 mod seldom;
 mod slots;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -182,6 +182,17 @@ impl Server {
         drop(tcp);
         connections.drain(limits.drain_timeout, &mut sweep).await
     }
+}
+
+/// Where a listener on `addr` is reached from this machine.
+#[must_use]
+pub fn reach(addr: SocketAddr) -> SocketAddr {
+    let ip = match addr.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, addr.port())
 }
 
 /// Errors of `accept` that concern only the connection that is gone already.

@@ -28,6 +28,7 @@ async fn logs_errors_and_metrics_hold_no_secret_no_signature_and_no_body() {
     let url = receiver.url().replace("http://", &format!("http://user:{URL_SECRET}@")) + "?key=" + URL_SECRET;
     let program = Place::temporary("")
         .var("LOG__LEVEL", "trace")
+        .var("ENDPOINTS__FIN__SIGNING_SECRETS", SECRET)
         .var("ENDPOINTS__FIN__CLIENT_SECRET", CLIENT_SECRET)
         .var("SINKS__BACKEND__TYPE", "http")
         .var("SINKS__BACKEND__URL", &url)

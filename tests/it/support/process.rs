@@ -80,6 +80,10 @@ impl Place {
     }
 
     fn set_up<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        // What a developer has set for another finhook is not for this one.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("FINHOOK")) {
+            command.env_remove(name);
+        }
         command.current_dir(&self.folder).env("FINHOOK_CONFIG", "finhook.toml");
         command.envs(self.vars.iter().map(|(name, value)| (name, value)))
     }
