@@ -7,7 +7,7 @@
 # podman and buildah: `podman build --format docker -t finhook .`, as the OCI format has no HEALTHCHECK.
 #
 # It runs without any configuration. To change something:
-# - one setting: `-e FINHOOK__SERVER__MAX_BODY_BYTES=262144`, the names as in the README;
+# - one setting: `-e FINHOOK__SERVER__MAX_BODY_BYTES=262144`, the names as in docs/CONFIGURATION.md;
 # - a file, or a directory with `default.toml` and `$FINHOOK_ENV.toml`:
 #   `-v ./config:/etc/finhook:ro -e FINHOOK_CONFIG=/etc/finhook`;
 # - secrets: as files, see compose.yaml. They must be readable for user 65532.

@@ -112,7 +112,7 @@ impl Worker {
 
     /// The journal could not be read.
     pub(super) fn report_unreadable(&self, error: &ReadError) {
-        let what = "the sink waits and tries again; see \"When the journal is damaged\" in the README";
+        let what = "the sink waits and tries again; see \"When the journal is damaged\" in docs/RECOVERY.md";
         tracing::error!(sink = self.state.name, %error, "{what}");
         self.status.set_error(error.to_string().into(), None);
     }

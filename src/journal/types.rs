@@ -305,7 +305,7 @@ pub enum OpenError {
     /// Damaged.
     #[error(
         "the journal {path} is damaged: {why}. Stop finhook, copy {path} and {path}-wal elsewhere, and follow \
-         \"When the journal is damaged\" in the README"
+         \"When the journal is damaged\" in docs/RECOVERY.md"
     )]
     Damaged {
         /// The database file.

@@ -3,7 +3,7 @@
 //!
 //! That the command lines in them are understood is shown beside the parser, in `src/cli/examples_tests.rs`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -98,7 +98,7 @@ impl Drop for Running {
     }
 }
 
-/// The variables and arguments of `NAME=value cargo run --release -- ARGUMENT…`.
+/// The variables and arguments of `NAME=value cargo run --locked --release -- ARGUMENT…`.
 fn cargo_run(block: &str) -> (Vec<(String, String)>, Vec<String>) {
     let (before, arguments) = block.trim().split_once(" -- ").unwrap();
     let variables: Vec<_> = before.split_once("cargo run").unwrap().0.split_whitespace().collect();
@@ -274,48 +274,77 @@ fn subcommands(of: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn the_readme_mentions_every_command() {
-    let code = code(&read("README.md"));
+fn the_readme_mentions_every_command_and_the_documents_every_subcommand() {
+    let readme = code(&read("README.md"));
+    let all: String = documents().iter().map(|document| code(&fs::read_to_string(document).unwrap())).collect();
     let commands = subcommands(&[]);
     assert!(commands.len() > 5, "{commands:?}");
     for command in commands {
-        assert!(code.contains(&format!("finhook {command}")), "finhook {command}");
+        assert!(readme.contains(&format!("finhook {command}")), "finhook {command}");
         for below in subcommands(&[&command]) {
-            assert!(code.contains(&format!("finhook {command} {below}")), "finhook {command} {below}");
+            assert!(all.contains(&format!("finhook {command} {below}")), "finhook {command} {below}");
         }
     }
 }
 
-/// The keys in `config/default.toml`, those of the examples in its comments included.
-fn keys() -> BTreeSet<String> {
-    let mut keys = BTreeSet::new();
-    for line in read("config/default.toml").lines() {
-        let Some((key, value)) = line.trim_start_matches("# ").split_once('=') else { continue };
-        if key.trim().chars().all(|c| c.is_ascii_lowercase() || c == '_') {
-            keys.insert(key.trim().to_owned());
-            let inner =
-                value.trim().strip_prefix('{').map(|inner| inner.split_once('}').map_or(inner, |inner| inner.0));
-            if let Some(inner) = inner.filter(|_| key.trim() != "headers") {
-                let parts = inner.split('=').filter_map(|part| part.split([',', ' ']).rfind(|word| !word.is_empty()));
-                keys.extend(
-                    parts.filter(|word| word.chars().all(|c| c.is_ascii_lowercase() || c == '_')).map(str::to_owned),
-                );
-            }
+/// The keys of the reference, by section, such as `journal` → `path`; the sinks' under `sinks.NAME`.
+fn reference() -> BTreeMap<String, BTreeSet<String>> {
+    let mut keys: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut section = String::new();
+    for line in read("docs/CONFIGURATION.md").lines() {
+        if let Some((name, _)) = line.strip_prefix("## `[").and_then(|rest| rest.split_once(']')) {
+            name.clone_into(&mut section);
+        } else if let Some((key, _)) = line.strip_prefix("| `").and_then(|rest| rest.split_once('`')) {
+            keys.entry(section.clone()).or_default().insert(key.to_owned());
         }
     }
     keys
 }
 
 #[test]
-fn the_readme_mentions_every_configuration_key() {
-    let keys = keys();
-    for expected in ["max_body_bytes", "signing_secrets_file", "max_age", "except_conversation_prefixes", "sse_hosts"] {
-        assert!(keys.contains(expected), "{expected}: {keys:?}");
+fn every_key_that_a_document_names_exists() {
+    let reference = reference();
+    let sections: BTreeSet<&str> = reference.keys().map(String::as_str).filter(|name| !name.contains('.')).collect();
+    let of_sinks = reference.iter().filter(|(section, _)| section.starts_with("sinks.")).flat_map(|(_, keys)| keys);
+    let of_sinks: BTreeSet<&str> = of_sinks.map(String::as_str).collect();
+    let mut named = 0;
+    for document in documents() {
+        for span in spans(&fs::read_to_string(&document).unwrap()) {
+            let Some((section, key)) = span.split_once('.') else { continue };
+            let is_name = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+            // `log.level`, but not `finhook.db`, nor the fields of JSON.
+            if !is_name(key) || !(sections.contains(section) || ["retry", "match"].contains(&section)) {
+                continue;
+            }
+            let exists = reference.get(section).map_or_else(|| of_sinks.contains(&*span), |keys| keys.contains(key));
+            assert!(exists, "{}: {span}", document.display());
+            named += 1;
+        }
     }
-    let code = code(&read("README.md"));
-    let code = words(&code);
-    let missing: Vec<_> = keys.iter().filter(|key| !code.contains(key.as_str())).collect();
-    assert!(missing.is_empty(), "not mentioned: {missing:?}");
+    assert!(named >= 20, "only {named} found");
+}
+
+#[test]
+fn every_cargo_command_that_is_shown_takes_the_versions_that_were_tested() {
+    let scripts = ["Dockerfile", ".ci/run", "tests/run", ".github/workflows/ci.yml"].map(|name| root().join(name));
+    let mut shown = 0;
+    for file in documents().into_iter().chain(scripts) {
+        // What is quoted from the past stays as it was.
+        if file.ends_with("CHANGELOG.md") {
+            continue;
+        }
+        for line in fs::read_to_string(&file).unwrap().lines() {
+            for part in line.split("cargo ").skip(1) {
+                let command = part.split(['`', '|', ';', '&']).next().unwrap();
+                let subcommand = command.split_whitespace().next().unwrap_or_default();
+                if ["bench", "build", "clippy", "doc", "fetch", "install", "run", "test"].contains(&subcommand) {
+                    assert!(command.contains("--locked"), "{}: cargo {command}", file.display());
+                    shown += 1;
+                }
+            }
+        }
+    }
+    assert!(shown >= 15, "only {shown} found");
 }
 
 /// A name as it is documented: without what the text format appends for a histogram's parts.
@@ -324,7 +353,7 @@ fn metric(name: &str) -> &str {
 }
 
 #[test]
-fn the_readme_lists_the_metrics_that_there_are_and_no_others() {
+fn the_page_of_metrics_lists_those_that_there_are_and_no_others() {
     let metrics = Metrics::new();
     metrics.endpoint("fin").request("accepted");
     metrics.sink("stdout").delivered.inc();
@@ -340,7 +369,7 @@ fn the_readme_lists_the_metrics_that_there_are_and_no_others() {
         })
         .collect();
     assert!(exist.contains("finhook_requests_total") && exist.contains("finhook_build_info"), "{exist:?}");
-    let code = code(&read("README.md"));
+    let code = code(&read("docs/METRICS.md"));
     let names = words(&code).into_iter().filter(|word| word.starts_with("finhook_"));
     let documented: BTreeSet<String> = names.map(|name| metric(name).to_owned()).collect();
 
@@ -348,9 +377,9 @@ fn the_readme_lists_the_metrics_that_there_are_and_no_others() {
 }
 
 #[test]
-fn the_readme_lists_every_outcome_of_a_request() {
-    let readme = read("README.md");
-    let row = readme.lines().find(|line| line.starts_with("| `finhook_requests_total")).unwrap();
+fn the_page_of_metrics_lists_every_outcome_of_a_request() {
+    let page = read("docs/METRICS.md");
+    let row = page.lines().find(|line| line.starts_with("| `finhook_requests_total")).unwrap();
     let code = words(row);
     // Counted apart, as finhook_conflicts_total.
     for outcome in finhook::metrics::OUTCOMES.iter().filter(|outcome| **outcome != "conflict") {
@@ -358,26 +387,36 @@ fn the_readme_lists_every_outcome_of_a_request() {
     }
 }
 
-#[test]
-fn the_readme_has_the_sections_that_messages_of_the_program_send_people_to() {
-    let there = anchors(&read("README.md"));
-    let mut folders = vec![root().join("src")];
-    let mut named: BTreeSet<String> = BTreeSet::new();
+/// All of `src`, with strings that go on over lines joined.
+fn sources() -> Vec<String> {
+    let (mut folders, mut sources) = (vec![root().join("src")], Vec::new());
     while let Some(folder) = folders.pop() {
         for file in fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()) {
             if file.is_dir() {
                 folders.push(file);
-                continue;
-            }
-            let text = fs::read_to_string(&file).unwrap().replace("\\\n", "");
-            let parts: Vec<_> = text.split("\\\" in the README").collect();
-            for before in &parts[..parts.len() - 1] {
-                named.insert(before.rsplit_once("\\\"").unwrap().1.to_owned());
+            } else {
+                let text = fs::read_to_string(&file).unwrap();
+                sources.push(text.split("\\\n").map(str::trim_start).collect());
             }
         }
     }
-    assert!(named.contains("When the journal is damaged"), "{named:?}");
-    for section in named {
-        assert!(there.contains(&anchor(&section)), "{section}");
+    sources
+}
+
+#[test]
+fn the_sections_that_messages_of_the_program_send_people_to_exist() {
+    let mut sent = 0;
+    for source in sources() {
+        // `\"Heading\" in docs/PAGE.md`, in a string of the program.
+        for (at, _) in source.match_indices("\\\" in docs/") {
+            let heading = source[..at].rsplit_once("\\\"").unwrap().1;
+            let page = source[at..].split_once(" in ").unwrap().1;
+            let page = page.split_once(".md").unwrap().0;
+            let there = anchors(&read(&format!("{page}.md")));
+            assert!(there.contains(&anchor(heading)), "{page}.md: {heading}");
+            sent += 1;
+        }
+        assert!(!source.contains("\\\" in the README"), "name the page, as the README is short");
     }
+    assert!(sent >= 2, "only {sent} found");
 }
