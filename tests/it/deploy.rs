@@ -5,10 +5,10 @@ mod prometheus;
 mod proxies;
 mod systemd;
 
-use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
+
+use crate::support::server::tools;
 
 /// A file or folder in `deploy/`.
 fn deploy(name: &str) -> PathBuf {
@@ -25,31 +25,5 @@ fn run(command: &mut Command) -> String {
 
 /// Runs a program text by the Python that `tests/run` gives packages of others, with a file as its argument.
 fn python(program: &str, file: &Path) -> String {
-    let tools = std::env::var("TEST_TOOLS").expect("TEST_TOOLS is set by tests/run, which installs them");
-    run(Command::new(Path::new(&tools).join("python/bin/python")).args(["-c", program]).arg(file))
-}
-
-/// A server of others; killed when it is dropped.
-struct Server(Child);
-
-impl Server {
-    /// Starts it; what it says goes to `log`.
-    fn start(command: &mut Command, log: &Path) -> Self {
-        let log = File::create(log).unwrap();
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        Self(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}: tests/run installs it")))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Fails when it is over already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// One that nobody listens at, for a server that can't say which port the system gave it.
-fn free_address() -> SocketAddr {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap()
+    run(Command::new(tools().join("python/bin/python")).args(["-c", program]).arg(file))
 }

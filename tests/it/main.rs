@@ -23,6 +23,7 @@ mod journal;
 mod listener;
 mod model;
 mod packaging;
+mod proxies;
 mod purge;
 mod receive;
 mod secrecy;

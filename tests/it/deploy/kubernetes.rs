@@ -10,8 +10,9 @@ use std::time::Duration;
 use finhook::config::{Inputs, Loaded};
 use serde_json::Value;
 
-use super::{deploy, free_address, python, run};
+use super::{deploy, python, run};
 use crate::support::process::Place;
+use crate::support::server::free_address;
 
 /// What `kubectl apply -k` would send, for the single replica alone or with the component for the Prometheus operator.
 fn rendered(monitoring: bool) -> Vec<Value> {

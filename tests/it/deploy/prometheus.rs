@@ -6,8 +6,9 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::{Server, deploy, free_address, run};
+use super::{deploy, run};
 use crate::support::process::{Answer, Client, Finhook, Place, body};
+use crate::support::server::{Server, free_address};
 use crate::support::wait::until;
 
 /// Every kind of sink; nobody listens where the last one delivers to.

@@ -13,9 +13,10 @@ use reqwest::{Body, Client, Method, StatusCode};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
-use super::{Server, deploy, free_address};
+use super::deploy;
 use crate::support::SECRET;
 use crate::support::process::{Finhook, Place, body};
+use crate::support::server::{Server, free_address};
 use crate::support::wait::until;
 
 /// The name in the files.

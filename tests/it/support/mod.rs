@@ -8,6 +8,7 @@ pub mod intake;
 pub mod process;
 pub mod raw;
 pub mod receiver;
+pub mod server;
 pub mod wait;
 
 /// The signing secret of every endpoint that a test configures.
