@@ -32,21 +32,23 @@ fn send(conversation: &str, shared: &Shared) -> Vec<(String, String)> {
     while !shared.enough.load(Ordering::Relaxed) {
         let body = body(conversation, acked.len() as u64, 200);
         loop {
-            let Some(addr) = *shared.addr.lock().unwrap() else {
-                client = None;
-                sleep(Duration::from_millis(2));
-                continue;
-            };
-            match client.get_or_insert_with(|| Client::new(addr)).post(&body) {
+            let mut listening = None;
+            until("it listens again", || {
+                listening = *shared.addr.lock().unwrap();
+                listening.is_some()
+            });
+            match client.get_or_insert_with(|| Client::new(listening.unwrap())).post(&body) {
                 Ok(answer) if answer.status == 200 => {
                     acked.push((answer.id(), body));
                     shared.acked.fetch_add(1, Ordering::Relaxed);
                     break;
                 }
                 Ok(answer) => answer.assert_unavailable(),
+                // Killed meanwhile; the next one has another port.
                 Err(_) => client = None,
             }
             shared.resent.fetch_add(1, Ordering::Relaxed);
+            // Between two tries, as any sender has it.
             sleep(Duration::from_millis(2));
         }
     }

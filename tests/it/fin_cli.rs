@@ -115,7 +115,7 @@ async fn tail_prints_what_is_asked_for_as_json_lines() {
     for number in 0..9 {
         world.webhook(&numbered(number)).await;
     }
-    let mut tail = Tail::start(world.admin, &["--since", "1h", "--conversation", "c1", "--event", "counted"]);
+    let mut tail = Tail::start(world.app.admin(), &["--since", "1h", "--conversation", "c1", "--event", "counted"]);
     for number in [1, 4, 7] {
         let line = tail.next().await;
         assert_eq!((&line["data"]["number"], &line["specversion"]), (&json!(number), &json!("1.0")));
@@ -173,7 +173,7 @@ async fn tail_goes_on_where_it_was_when_its_connection_breaks() {
     for number in 0..60 {
         world.webhook(&numbered(number)).await;
     }
-    let mut tail = Tail::start(cutter(world.admin).await, &["--since", "1h"]);
+    let mut tail = Tail::start(cutter(world.app.admin()).await, &["--since", "1h"]);
     for number in 0..60 {
         assert_eq!(tail.next().await["data"]["number"], number, "each once, in order");
     }

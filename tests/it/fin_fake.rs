@@ -1,7 +1,6 @@
 //! The stand-in for Fin, over real sockets.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,66 +8,26 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode};
 use bytes::Bytes;
-use finhook::fake_fin::{FORGED_TEXT, FakeFin, Scenario, Settings};
+use finhook::fake_fin::{FORGED_TEXT, Scenario, Settings};
 use finhook::fin::{self, Answer, ErrorList};
 use finhook::verify::{Keyring, Signature};
 use secrecy::SecretString;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::watch;
 
 use crate::support::SECRET;
+use crate::support::fin::{Fake, said};
 use crate::support::wait::PATIENCE;
 
-/// A running stand-in; dropped, it stops.
-struct Fake {
-    addr: SocketAddr,
-    client: reqwest::Client,
-    stop: Option<oneshot::Sender<()>>,
-    task: JoinHandle<()>,
+/// One that is much faster than Fin.
+fn fast(settings: Settings) -> Fake {
+    Fake::start(Settings { speed: 200.0, ..settings })
 }
 
-impl Fake {
-    async fn start(settings: Settings) -> Self {
-        let fake = FakeFin::bind(Settings { bind: ([127, 0, 0, 1], 0).into(), speed: 200.0, ..settings }).unwrap();
-        let addr = fake.addr();
-        let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(fake.run(async {
-            let _ = stopped.await;
-        }));
-        let client = finhook::outbound::client().unwrap().timeout(PATIENCE).build().unwrap();
-        Self { addr, client, stop: Some(stop), task }
-    }
-
-    fn request(&self, path: &str) -> reqwest::RequestBuilder {
-        let request = self.client.post(format!("http://{}{path}", self.addr));
-        request.header("authorization", "Bearer fake-fin-key").header("intercom-version", "2.14")
-    }
-
-    async fn say(&self, path: &str, conversation: &str) -> Answer {
-        let answer = self.request(path).body(said(conversation).to_string()).send().await.unwrap();
-        assert_eq!(answer.status(), 200);
-        serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap()
-    }
-
-    async fn get(&self, url: &str) -> (StatusCode, String) {
-        let answer = self.client.get(url).send().await.unwrap();
-        (answer.status(), answer.text().await.unwrap())
-    }
-
-    async fn stop(mut self) {
-        let _ = self.stop.take().unwrap().send(());
-        tokio::time::timeout(PATIENCE, self.task).await.expect("no task holds it up").unwrap();
-    }
-}
-
-fn said(conversation: &str) -> serde_json::Value {
-    json!({
-        "conversation_id": conversation,
-        "message": {"author": "user", "body": "How do I reset my password?", "timestamp": "2026-01-24T10:00:00Z"},
-        "user": {"id": "u1"},
-    })
+async fn get(fake: &Fake, url: &str) -> (StatusCode, String) {
+    let answer = fake.client.get(url).send().await.unwrap();
+    (answer.status(), answer.text().await.unwrap())
 }
 
 /// The `data:` of each event.
@@ -122,7 +81,7 @@ impl Receiver {
 
 #[tokio::test]
 async fn it_refuses_what_fin_refuses_with_fins_own_errors() {
-    let fake = Fake::start(Settings::default()).await;
+    let fake = fast(Settings::default());
     let good = said("c1").to_string();
     let base = format!("http://{}", fake.addr);
     let bare = |path: &str| fake.client.post(format!("{base}{path}")).body(good.clone());
@@ -158,7 +117,7 @@ async fn it_refuses_what_fin_refuses_with_fins_own_errors() {
 
 #[tokio::test]
 async fn attributes_beyond_ten_are_reported_as_not_accepted() {
-    let fake = Fake::start(Settings::default()).await;
+    let fake = fast(Settings::default());
     let mut body = said("c1");
     body["user"]["attributes"] =
         (0..12).map(|n| (format!("a{n:02}"), json!(n))).collect::<serde_json::Map<_, _>>().into();
@@ -171,20 +130,20 @@ async fn attributes_beyond_ten_are_reported_as_not_accepted() {
 
 #[tokio::test]
 async fn a_turn_is_streamed_whole_and_its_token_is_revoked_at_its_end() {
-    let fake = Fake::start(Settings { lead: PATIENCE, ..Settings::default() }).await;
+    let fake = fast(Settings { lead: PATIENCE, ..Settings::default() });
     let answer = fake.say("/fin/start", "fin:test:1").await;
     assert_eq!((answer.status.as_deref(), answer.user_id.as_deref()), (Some("thinking"), Some("u1")));
     let url = answer.sse_subscription_url.unwrap();
     assert!(url.contains("channels=fin_agent_api%3Afakeapp%3Afin%3Atest%3A1&accessToken="), "{url}");
     assert!(url.ends_with("&rewind=2m"), "{url}");
     // The body ends by itself, when the turn is over.
-    let (status, stream) = fake.get(&url).await;
+    let (status, stream) = get(&fake, &url).await;
     assert_eq!(status, 200);
     let events = data(&stream);
     assert_eq!(events.first().unwrap().status.as_deref(), Some("thinking"));
     assert!(events.iter().any(|event| event.event_name == "fin_reply_chunk"));
     assert!(events.last().unwrap().ends_turn());
-    assert_eq!(fake.get(&url).await.0, 401, "revoked");
+    assert_eq!(get(&fake, &url).await.0, 401, "revoked");
 
     let reply = fake.say("/fin/reply", "fin:test:1").await.sse_subscription_url.unwrap();
     assert!(!reply.contains("rewind"));
@@ -194,28 +153,28 @@ async fn a_turn_is_streamed_whole_and_its_token_is_revoked_at_its_end() {
 
 #[tokio::test]
 async fn a_token_opens_its_own_channel_only_and_lives_for_its_time_only() {
-    let fake = Fake::start(Settings { token_life: Duration::ZERO, ..Settings::default() }).await;
+    let fake = fast(Settings { token_life: Duration::ZERO, ..Settings::default() });
     let url = fake.say("/fin/start", "c1").await.sse_subscription_url.unwrap();
-    assert_eq!(fake.get(&url).await.0, 401, "expired");
+    assert_eq!(get(&fake, &url).await.0, 401, "expired");
     fake.stop().await;
 
-    let fake = Fake::start(Settings { scenario: Scenario::WebhookOnly, ..Settings::default() }).await;
+    let fake = fast(Settings { scenario: Scenario::WebhookOnly, ..Settings::default() });
     assert_eq!(fake.say("/fin/start", "c1").await.sse_subscription_url, None);
     fake.stop().await;
 
-    let fake = Fake::start(Settings { lead: PATIENCE, ..Settings::default() }).await;
+    let fake = fast(Settings { lead: PATIENCE, ..Settings::default() });
     let url = fake.say("/fin/start", "c1").await.sse_subscription_url.unwrap();
     let foreign = url.replace("%3Ac1&", "%3Ac2&");
     assert_ne!(foreign, url);
-    assert_eq!(fake.get(&foreign).await.0, 403);
+    assert_eq!(get(&fake, &foreign).await.0, 403);
     fake.stop().await;
 }
 
 #[tokio::test]
 async fn the_stream_stays_open_past_complete_until_a_rating_is_requested_and_then_it_can_be_given() {
-    let fake = Fake::start(Settings { scenario: Scenario::ResolveCsat, lead: PATIENCE, ..Settings::default() }).await;
+    let fake = fast(Settings { scenario: Scenario::ResolveCsat, lead: PATIENCE, ..Settings::default() });
     let url = fake.say("/fin/start", "c1").await.sse_subscription_url.unwrap();
-    let events = data(&fake.get(&url).await.1);
+    let events = data(&get(&fake, &url).await.1);
     let names: Vec<_> = events.iter().map(|event| (event.event_name.as_str(), event.status.as_deref())).collect();
     let end =
         [("fin_status_updated", Some("resolved")), ("fin_status_updated", Some("complete")), ("csat_requested", None)];
@@ -237,11 +196,11 @@ async fn webhooks_come_after_a_head_are_signed_for_real_and_are_retried_in_order
         scenario: Scenario::MultiPart,
         ..Settings::default()
     };
-    let fake = Fake::start(settings).await;
+    let fake = fast(settings);
     let url = fake.say("/fin/start", "c1").await.sse_subscription_url.unwrap();
     // thinking, three replies, awaiting_user_reply; and the HEAD.
     receiver.wait(6).await;
-    let streamed = data(&fake.get(&url).await.1);
+    let streamed = data(&get(&fake, &url).await.1);
     fake.stop().await;
 
     let seen = receiver.seen.lock().unwrap();
@@ -267,7 +226,7 @@ async fn forged_webhooks_do_not_verify_and_come_between_the_real_ones() {
         scenario: Scenario::BadSignature,
         ..Settings::default()
     };
-    let fake = Fake::start(settings).await;
+    let fake = fast(settings);
     fake.say("/fin/start", "c1").await;
     receiver.wait(7).await;
     fake.stop().await;

@@ -11,7 +11,6 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 
 use crate::support::fin::World;
 
@@ -130,7 +129,7 @@ async fn each_chunk_is_seen_live_as_it_comes_and_its_reply_after_it() {
     let stream_base = Some(format!("http://{addr}"));
     let scenario = Scenario::MultiPart;
     let world = World::start(Settings { scenario, stream_base, speed: 200.0, ..Settings::default() }, false).await;
-    *target.lock().unwrap() = Some(world.fake);
+    *target.lock().unwrap() = Some(world.fake.addr);
     let mut live = world.live("?conversation=c1", None).await;
     world.say("/fin/start", "c1").await;
     let turn = Turn { conversation: "c1", user: "u1", text: TEXT, number: 0, start_ms: 0 };
@@ -149,13 +148,7 @@ async fn each_chunk_is_seen_live_as_it_comes_and_its_reply_after_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_scenario_ends_in_the_expected_stored_events_once_each_in_order() {
-    let mut scenarios = JoinSet::new();
-    for scenario in Scenario::ALL {
-        scenarios.spawn(play(scenario, 11));
-    }
-    while let Some(played) = scenarios.join_next().await {
-        played.unwrap();
-    }
+    futures_util::future::join_all(Scenario::ALL.map(|scenario| play(scenario, 11))).await;
 }
 
 /// Stands between the gateway and the event streams. The first connection of conversation `kill-N` breaks off behind
@@ -237,7 +230,7 @@ async fn kill_at_every_event(scenario: Scenario, webhooks: bool, turns: u32) {
     let linger = if webhooks { Duration::ZERO } else { Duration::from_secs(2) };
     let settings = Settings { scenario, seed, speed: 3.0, stream_base, linger, ..Settings::default() };
     let world = World::start(settings, webhooks).await;
-    *breaker.target.lock().unwrap() = Some(world.fake);
+    *breaker.target.lock().unwrap() = Some(world.fake.addr);
 
     let turn = Turn { conversation: "kill-0", user: "u1", text: TEXT, number: 0, start_ms: 0 };
     let steps = script(scenario, turn, seed).steps.len();

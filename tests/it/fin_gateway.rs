@@ -11,12 +11,12 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use finhook::fake_fin::{FakeFin, Scenario, Settings};
+use finhook::fake_fin::{Scenario, Settings};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::support::command::listing;
-use crate::support::fin::said;
+use crate::support::fin::{Fake, said};
 use crate::support::process::{Finhook, Place};
 use crate::support::wait::{PATIENCE, until};
 
@@ -266,19 +266,17 @@ async fn a_host_that_is_not_allowed_is_refused_before_a_connection_is_made() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_key_and_the_callers_token_are_in_no_log_error_metric_answer_or_file() {
     let settings = Settings {
-        bind: ([127, 0, 0, 1], 0).into(),
         api_key: KEY.to_owned(),
         scenario: Scenario::Streaming,
         lead: PATIENCE,
         speed: 100.0,
         ..Settings::default()
     };
-    let fake = FakeFin::bind(settings).unwrap();
-    let (fin, (stop, stopped)) = (fake.addr(), tokio::sync::oneshot::channel::<()>());
-    let fake = tokio::spawn(fake.run(async move { drop(stopped.await) }));
-    let served = Served::start(&format!("http://{fin}"), &[]);
+    let fake = Fake::start(settings);
+    let served = Served::start(&format!("http://{}", fake.addr), &[]);
     let mut answers = Vec::new();
-    let bodies = [said("c1"), "{".to_owned(), json!({"conversation_id": "c1", "rating": "good"}).to_string()];
+    let bodies =
+        [said("c1").to_string(), "{".to_owned(), json!({"conversation_id": "c1", "rating": "good"}).to_string()];
     for (path, body) in ["/fin/start", "/fin/start", "/fin/csat"].into_iter().zip(bodies) {
         let answer = served.post(path).body(body).send().await.unwrap();
         answers.extend(format!("{} {:?}", answer.status(), answer.headers()).into_bytes());
@@ -288,8 +286,7 @@ async fn the_api_key_and_the_callers_token_are_in_no_log_error_metric_answer_or_
     until("the stream ends", || served.metrics().contains(closed));
     answers.extend(served.metrics().into_bytes());
     // Fin gone, and Fin giving the key away.
-    let _ = stop.send(());
-    fake.await.unwrap();
+    fake.stop().await;
     let answer = served.post("/fin/start").body("{}").send().await.unwrap();
     assert_eq!(answer.status(), 502);
     answers.extend(answer.bytes().await.unwrap());

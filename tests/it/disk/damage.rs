@@ -20,6 +20,7 @@ use tempfile::tempdir;
 use super::{ARCHIVE, Sender};
 use crate::support::events::{body, event, open, settings};
 use crate::support::process::{Place, wait_for_archive};
+use crate::support::wait::eventually;
 
 /// Events that are in the database, and as many that are in its log only.
 const EVENTS: u64 = 40;
@@ -140,9 +141,10 @@ async fn examine(files: &Files, originals: &HashMap<String, Value>, case: &str) 
             let sink = FileSink { path: archive.clone(), rotate_bytes: u64::MAX, keep: 1 };
             let worker = worker.spawn_batch(Archive::open(&sink).unwrap());
             let newest = *journal.head().borrow();
-            while handle.status.cursor() < newest && handle.status.last_error().is_none() && !worker.is_finished() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+            eventually("it has all, or says why not", async || {
+                handle.status.cursor() >= newest || handle.status.last_error().is_some() || worker.is_finished()
+            })
+            .await;
             phase.send_replace(Phase::Stopping);
             worker.await.unwrap_or_else(|error| panic!("{case}: {error}"));
         }

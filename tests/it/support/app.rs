@@ -40,6 +40,7 @@ pub struct TestApp {
     dir: Arc<TempDir>,
     public: SocketAddr,
     admin: SocketAddr,
+    gateway: Option<SocketAddr>,
     metrics: Arc<Metrics>,
     client: reqwest::Client,
     stop: oneshot::Sender<()>,
@@ -62,11 +63,12 @@ impl TestApp {
         let inputs =
             Inputs { path: Some(settings), path_from: "the test", env_name: Some("test".into()), ..Inputs::default() };
         let app = App::build(inputs.load().unwrap().config).await.unwrap();
-        let (public, admin, metrics) = (app.public_addr(), app.admin_addr(), app.metrics().clone());
+        let (public, admin, gateway) = (app.public_addr(), app.admin_addr(), app.gateway_addr());
+        let metrics = app.metrics().clone();
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(app.run(async move { drop(stopped.await) }));
         let client = finhook::outbound::client().unwrap().timeout(PATIENCE).build().unwrap();
-        let started = Self { dir, public, admin, metrics, client, stop, running };
+        let started = Self { dir, public, admin, gateway, metrics, client, stop, running };
         eventually("the app is ready", async || started.admin_get("/readyz").await.0 == 200).await;
         started
     }
@@ -96,7 +98,12 @@ impl TestApp {
         self.admin
     }
 
-    pub fn metrics(&self) -> &Metrics {
+    /// Panics when none is configured.
+    pub fn gateway(&self) -> SocketAddr {
+        self.gateway.unwrap()
+    }
+
+    pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 

@@ -4,12 +4,17 @@ use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use tempfile::TempDir;
 
 /// A directory and an environment.
 #[derive(Debug)]
 pub struct Sandbox {
-    dir: tempfile::TempDir,
+    dir: PathBuf,
     vars: Vec<(String, String)>,
+    /// Removed with the last that lives in it; none when the directory is another's.
+    own: Option<Arc<TempDir>>,
 }
 
 /// What a command did.
@@ -25,7 +30,18 @@ impl Sandbox {
         // Nobody else comes in: there are secrets.
         let mut private = tempfile::Builder::new();
         private.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
-        Self { dir: private.tempdir().unwrap(), vars: Vec::new() }
+        let own = private.tempdir().unwrap();
+        Self { dir: own.path().to_owned(), vars: Vec::new(), own: Some(Arc::new(own)) }
+    }
+
+    /// In a directory that stays.
+    pub fn within(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), vars: Vec::new(), own: None }
+    }
+
+    /// Keeps the directory for as long as it is held.
+    pub fn held(&self) -> Option<Arc<TempDir>> {
+        self.own.clone()
     }
 
     /// With a file `finhook.toml`, which is in force.
@@ -46,20 +62,25 @@ impl Sandbox {
     }
 
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
-        self.dir.path().join(name)
+        self.dir.join(name)
     }
 
     /// Everything in the directory, sorted.
     pub fn listing(&self) -> Vec<PathBuf> {
-        listing(self.dir.path())
+        listing(&self.dir)
     }
 
     /// The command, not yet started.
     pub fn command<I: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = I>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_finhook"));
-        command.args(args).current_dir(self.dir.path()).env_clear();
-        command.envs(self.vars.iter().map(|(name, value)| (name, value)));
+        self.enter(command.args(args));
         command
+    }
+
+    /// Gives a command of the test's own the directory, and nothing but its environment: what a developer has set for
+    /// another finhook is not for this one.
+    pub fn enter(&self, command: &mut Command) {
+        command.current_dir(&self.dir).env_clear().envs(self.vars.iter().map(|(name, value)| (name, value)));
     }
 
     pub fn run(&self, args: &[&str]) -> Done {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use finhook::event::Event;
@@ -12,6 +12,7 @@ use finhook::verify::{Keyring, Signature, sign};
 use finhook::{clock, config};
 
 use super::SECRET;
+use super::wait::until;
 
 /// Ninety days, in milliseconds.
 pub const WINDOW_MS: i64 = 90 * 24 * 60 * 60 * 1000;
@@ -46,15 +47,17 @@ pub fn settings(folder: &Path) -> config::Journal {
 
 /// Opens the journal of `settings`.
 pub fn open(settings: &config::Journal) -> (Journal, Running) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        match journal::open(settings, Arc::new(Metrics::new())) {
-            Ok(opened) => return (opened.journal, opened.running),
-            // A process that another test is just starting holds the lock of a journal that was closed, until its `exec`.
-            Err(OpenError::InUse { .. }) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
-            Err(error) => panic!("{error}"),
+    let mut opened = None;
+    until("the journal is free", || match journal::open(settings, Arc::new(Metrics::new())) {
+        Ok(done) => {
+            opened = Some((done.journal, done.running));
+            true
         }
-    }
+        // A process that another test is just starting holds the lock of a journal that was closed, until its `exec`.
+        Err(OpenError::InUse { .. }) => false,
+        Err(error) => panic!("{error}"),
+    });
+    opened.unwrap()
 }
 
 /// Closes it as a graceful end does.

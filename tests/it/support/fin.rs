@@ -3,86 +3,104 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use finhook::app::App;
-use finhook::config::Inputs;
 use finhook::fake_fin::{FakeFin, Settings};
 use finhook::fin::Answer;
 use finhook::metrics::Metrics;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use secrecy::SecretString;
+use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 use sse_stream::{Sse, SseByteStream};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::SECRET;
+use super::app::TestApp;
 use super::wait::{PATIENCE, until};
 
+/// A running stand-in; dropped, it stops.
+#[derive(Debug)]
+pub struct Fake {
+    pub addr: SocketAddr,
+    pub client: Client,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Fake {
+    /// On any port.
+    pub fn start(settings: Settings) -> Self {
+        Self::run(Self::bind(settings))
+    }
+
+    fn bind(settings: Settings) -> FakeFin {
+        FakeFin::bind(Settings { bind: ([127, 0, 0, 1], 0).into(), ..settings }).unwrap()
+    }
+
+    fn run(fake: FakeFin) -> Self {
+        let addr = fake.addr();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(fake.run(async move { drop(stopped.await) }));
+        let client = finhook::outbound::client().unwrap().timeout(PATIENCE).build().unwrap();
+        Self { addr, client, stop, task }
+    }
+
+    /// A call as a backend makes it that has the key.
+    pub fn request(&self, path: &str) -> RequestBuilder {
+        let request = self.client.post(format!("http://{}{path}", self.addr));
+        request.header("authorization", "Bearer fake-fin-key").header("intercom-version", "2.14")
+    }
+
+    /// Says something to it.
+    pub async fn say(&self, path: &str, conversation: &str) -> Answer {
+        answer(self.request(path), conversation).await
+    }
+
+    /// Ends it in order: no stream and no webhook holds it up.
+    pub async fn stop(self) {
+        let _ = self.stop.send(());
+        timeout(PATIENCE, self.task).await.expect("no task holds it up").unwrap();
+    }
+}
+
+async fn answer(request: RequestBuilder, conversation: &str) -> Answer {
+    let answer = request.body(said(conversation).to_string()).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap()
+}
+
+/// finhook with its gateway, and the stand-in behind it.
 pub struct World {
-    pub gateway: SocketAddr,
-    pub public: SocketAddr,
-    pub admin: SocketAddr,
-    pub fake: SocketAddr,
-    pub metrics: Arc<Metrics>,
-    pub client: reqwest::Client,
-    tasks: JoinSet<()>,
-    stop: watch::Sender<bool>,
-    _dir: tempfile::TempDir,
+    pub app: TestApp,
+    pub fake: Fake,
 }
 
 impl World {
     /// Starts everything. `webhooks`: whether the stand-in sends any.
     pub async fn start(settings: Settings, webhooks: bool) -> Self {
-        let settings = Settings {
-            bind: ([127, 0, 0, 1], 0).into(),
-            secret: SECRET.to_owned(),
-            lead: PATIENCE,
-            token_life: PATIENCE,
-            ..settings
-        };
-        let mut fake = FakeFin::bind(settings.clone()).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let vars = [
-            ("SERVER__BIND", "127.0.0.1:0".to_owned()),
-            ("ADMIN__BIND", "127.0.0.1:0".to_owned()),
-            ("GATEWAY__BIND", "127.0.0.1:0".to_owned()),
-            ("GATEWAY__BASE_URL", format!("http://{}", fake.addr())),
-            ("GATEWAY__API_KEY", settings.api_key.clone()),
-            ("GATEWAY__SSE_HOSTS", "127.0.0.1".to_owned()),
-            ("ENDPOINTS__FIN__SIGNING_SECRETS", SECRET.to_owned()),
-            ("JOURNAL__PATH", dir.path().join("finhook.db").to_str().unwrap().to_owned()),
-            ("SINKS__STDOUT__ENABLED", "false".to_owned()),
-        ];
-        let vars = vars.map(|(name, value)| (format!("FINHOOK__{name}").into(), value.into())).into();
-        let app = App::build(Inputs { vars, ..Inputs::default() }.load().unwrap().config).await.unwrap();
+        let settings = Settings { secret: SECRET.to_owned(), lead: PATIENCE, token_life: PATIENCE, ..settings };
+        // Each must know the other's address.
+        let mut fake = Fake::bind(settings);
+        let app = TestApp::start(&format!(
+            "[gateway]\nbind = \"127.0.0.1:0\"\nbase_url = \"http://{}\"\napi_key = \"fake-fin-key\"\nsse_hosts = [\"127.0.0.1\"]",
+            fake.addr()
+        ))
+        .await;
         if webhooks {
-            fake.send_webhooks_to(format!("http://{}/webhooks/fin", app.public_addr()).parse().unwrap());
+            fake.send_webhooks_to(format!("http://{}/webhooks/fin", app.public()).parse().unwrap());
         }
-        let (stop, stopped) = watch::channel(false);
-        let wait = |mut stopped: watch::Receiver<bool>| async move { drop(stopped.wait_for(|stopped| *stopped).await) };
-        let (public, admin, gateway) = (app.public_addr(), app.admin_addr(), app.gateway_addr().unwrap());
-        let (fake_addr, metrics) = (fake.addr(), Arc::clone(app.metrics()));
-        let (app_stopped, fake_stopped) = (wait(stopped.clone()), wait(stopped));
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move { app.run(app_stopped).await.unwrap() });
-        tasks.spawn(fake.run(fake_stopped));
-        let client = finhook::outbound::client().unwrap().build().unwrap();
-        Self { gateway, public, admin, fake: fake_addr, metrics, client, tasks, stop, _dir: dir }
+        Self { app, fake: Fake::run(fake) }
     }
 
     /// Says something through the gateway.
     pub async fn say(&self, path: &str, conversation: &str) -> Answer {
-        let request = self.client.post(format!("http://{}{path}", self.gateway)).body(said(conversation));
-        let answer = request.send().await.unwrap();
-        assert_eq!(answer.status(), 200);
-        serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap()
+        answer(self.app.client().post(format!("http://{}{path}", self.app.gateway())), conversation).await
     }
 
     /// Opens the gateway's live stream.
     pub async fn live(&self, query: &str, last: Option<u64>) -> Live {
-        let mut request = self.client.get(format!("http://{}/stream{query}", self.gateway));
+        let mut request = self.app.client().get(format!("http://{}/stream{query}", self.app.gateway()));
         if let Some(last) = last {
             request = request.header("last-event-id", last.to_string());
         }
@@ -93,12 +111,7 @@ impl World {
 
     /// Sends a webhook of the test's own.
     pub async fn webhook(&self, body: &Value) {
-        let body = body.to_string();
-        let signature = finhook::verify::sign(&SecretString::from(SECRET), body.as_bytes());
-        let request = self.client.post(format!("http://{}/webhooks/fin", self.public));
-        let request = request.header("x-fin-agent-api-webhook-signature", signature);
-        let answer = request.header("content-type", "application/json").body(body).send().await.unwrap();
-        assert_eq!(answer.status(), 200);
+        assert_eq!(self.app.post(&body.to_string()).await.0, 200);
     }
 
     /// Everything that has been stored, in order: what stands before an event of the test's own.
@@ -119,21 +132,20 @@ impl World {
 
     /// Waits until a metric has reached a value.
     pub async fn reached(&self, metric: &str, value: u64) {
-        let (metrics, metric) = (Arc::clone(&self.metrics), metric.to_owned());
+        let (metrics, metric) = (Arc::clone(self.app.metrics()), metric.to_owned());
         let reached = move || until(&format!("{metric} is {value}"), || sum(&metrics, &metric) >= value);
         tokio::task::spawn_blocking(reached).await.unwrap();
     }
 
     /// The sum of all metrics whose lines begin so.
     pub fn metric(&self, beginning: &str) -> u64 {
-        sum(&self.metrics, beginning)
+        sum(self.app.metrics(), beginning)
     }
 
-    pub async fn stop(mut self) {
-        self.stop.send_replace(true);
-        while let Some(ended) = timeout(PATIENCE, self.tasks.join_next()).await.expect("nothing holds it up") {
-            ended.unwrap();
-        }
+    /// Ends both in order.
+    pub async fn stop(self) {
+        self.app.stop().await;
+        self.fake.stop().await;
     }
 }
 
@@ -155,13 +167,12 @@ impl Live {
 }
 
 /// A request that asks about a password.
-pub fn said(conversation: &str) -> String {
+pub fn said(conversation: &str) -> Value {
     json!({
         "conversation_id": conversation,
         "message": {"author": "user", "body": "How do I reset my password?", "timestamp": "2026-01-24T10:00:00Z"},
         "user": {"id": "u1"},
     })
-    .to_string()
 }
 
 fn sum(metrics: &Metrics, beginning: &str) -> u64 {

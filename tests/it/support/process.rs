@@ -17,47 +17,43 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::SECRET;
+use super::command::Sandbox;
 use super::raw::Raw;
 use super::wait::{PATIENCE, until};
 
 /// A folder with a configuration, in which finhook runs.
 #[derive(Debug)]
-pub struct Place {
-    folder: PathBuf,
-    vars: Vec<(String, String)>,
-    /// Removed with the last that lives in it.
-    temporary: Option<Arc<TempDir>>,
-}
+pub struct Place(Sandbox);
 
 impl Place {
     /// In an existing folder; the journal is `data/finhook.db` in it unless `settings` (TOML) say otherwise. Listeners get any
     /// port, and there is no sink but those in `settings`.
     pub fn new(folder: &Path, settings: &str) -> Self {
+        Self::set_up(Sandbox::within(folder), settings)
+    }
+
+    /// The same in a folder of its own.
+    pub fn temporary(settings: &str) -> Self {
+        Self::set_up(Sandbox::new(), settings)
+    }
+
+    fn set_up(sandbox: Sandbox, settings: &str) -> Self {
         let journal = if settings.contains("[journal]") { "" } else { "[journal]\npath = \"data/finhook.db\"\n" };
         let toml = format!(
             "[server]\nbind = \"127.0.0.1:0\"\n[admin]\nbind = \"127.0.0.1:0\"\n[endpoints.fin]\npath = \"/fin\"\n\
              signing_secrets = [\"{SECRET}\"]\n[sinks.stdout]\nenabled = false\n{journal}{settings}"
         );
-        fs::write(folder.join("finhook.toml"), toml).unwrap();
-        Self { folder: folder.to_owned(), vars: Vec::new(), temporary: None }
-    }
-
-    /// The same in a folder of its own.
-    pub fn temporary(settings: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let place = Self::new(folder.path(), settings);
-        Self { temporary: Some(Arc::new(folder)), ..place }
+        Self(sandbox.file("finhook.toml", toml).var("FINHOOK_CONFIG", "finhook.toml"))
     }
 
     /// Sets the variable `FINHOOK__NAME`, which goes over the configuration.
-    pub fn var(mut self, name: &str, value: &str) -> Self {
-        self.vars.push((format!("FINHOOK__{name}"), value.to_owned()));
-        self
+    pub fn var(self, name: &str, value: &str) -> Self {
+        Self(self.0.var(&format!("FINHOOK__{name}"), value))
     }
 
     /// A path in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+        self.0.path(name)
     }
 
     /// Starts it and waits until it listens.
@@ -73,23 +69,14 @@ impl Place {
 
     /// Runs another command of finhook's with the same configuration: what it printed.
     pub fn run(&self, arguments: &[&str]) -> String {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_finhook"));
-        let output = self.set_up(command.args(arguments)).output().unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn set_up<'c>(&self, command: &'c mut Command) -> &'c mut Command {
-        // What a developer has set for another finhook is not for this one.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("FINHOOK")) {
-            command.env_remove(name);
-        }
-        command.current_dir(&self.folder).env("FINHOOK_CONFIG", "finhook.toml");
-        command.envs(self.vars.iter().map(|(name, value)| (name, value)))
+        let done = self.0.run(arguments);
+        assert_eq!(done.code, 0, "{arguments:?}: {}", done.stderr);
+        done.stdout
     }
 
     fn start_by(&self, mut command: Command) -> Result<Finhook, Ended> {
-        self.set_up(command.arg("serve")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.0.enter(command.arg("serve"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut finhook = Finhook {
@@ -98,7 +85,7 @@ impl Place {
             child,
             public: nowhere,
             admin: nowhere,
-            _folder: self.temporary.clone(),
+            _folder: self.0.held(),
         };
         let (mut listening, mut over) = (None, None);
         until("finhook listens", || {
