@@ -57,6 +57,7 @@ pub(crate) fn serve() -> super::Result<()> {
             body_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             max_connections: 10_000,
+            ready_path: None,
             drain_timeout: Duration::from_secs(8),
         };
         let intake = Forgetful { keyring: Keyring::new(&[SECRET.into()]), name: "fin".into() };

@@ -144,7 +144,13 @@ impl App {
             config.endpoints.iter().map(|(name, endpoint)| (name.as_str(), endpoint.path.as_str())).collect();
         let listed: Vec<&str> = paths.iter().map(|(_, path)| *path).collect();
         let unrouted = Arc::new(Unrouted::new(&metrics, &listed));
-        let router = receive::router(&config.server, &paths, Arc::new(receiver), &metrics, &unrouted);
+        let mut router = receive::router(&config.server, &paths, Arc::new(receiver), &metrics, &unrouted);
+        let readiness = Readiness::new(journal.clone());
+        if let Some(path) = &config.server.ready_path {
+            let readiness = readiness.clone();
+            let is_ready = move || readiness.not_ready().is_none();
+            router = router.merge(receive::ready(path, is_ready, Arc::clone(&unrouted)));
+        }
         let server = {
             let _it_runs_in = front.enter();
             Server::bind(config.server.bind, Limits::from(&config.server)).map_err(|error| Error::Bind {
@@ -155,7 +161,6 @@ impl App {
         };
         let server = server.on_refused(Arc::new(move |status, path| unrouted.refused(status, path)));
         let live = Live::new(&journal, metrics.clone())?;
-        let readiness = Readiness::new(journal.clone());
         let api = admin::Api::new(&config, metrics.clone(), journal.clone(), sinks)?;
         let admin = admin::Listener::bind(&config.admin, readiness.clone(), live.clone(), api)
             .map_err(|error| Error::Bind { key: "admin.bind", addr: config.admin.bind, error })?;

@@ -11,7 +11,7 @@ use super::{Endpoint, Error};
 #[derive(Default)]
 pub(super) struct Seen {
     listeners: Vec<(SocketAddr, String)>,
-    endpoint_paths: BTreeMap<String, String>,
+    public_paths: BTreeMap<String, String>,
     journal: Option<(PathBuf, String)>,
     sink_files: Vec<(PathBuf, u32, String)>,
 }
@@ -30,13 +30,13 @@ impl Seen {
         Ok(())
     }
 
-    /// Refuses the path of another endpoint.
-    pub(super) fn endpoint_path(&mut self, path: &str, key: &str, origin: &str) -> Result<(), Error> {
-        match self.endpoint_paths.insert(path.to_owned(), named(key, origin)) {
+    /// Refuses a path of the public listener that an endpoint or `server.ready_path` has.
+    pub(super) fn public_path(&mut self, path: &str, key: &str, origin: &str) -> Result<(), Error> {
+        match self.public_paths.insert(path.to_owned(), named(key, origin)) {
             None => Ok(()),
             Some(other) => {
-                let problem = format!("is the path of another endpoint: {other}");
-                Err(Error::new(key, origin, problem, "give each endpoint a path of its own"))
+                let problem = format!("is taken by {other}");
+                Err(Error::new(key, origin, problem, "give each a path of its own"))
             }
         }
     }

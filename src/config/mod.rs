@@ -109,6 +109,8 @@ pub struct Server {
     pub idle_timeout: Duration,
     /// Connections open at once.
     pub max_connections: usize,
+    /// The path at which load balancers ask whether finhook is ready, if there is one.
+    pub ready_path: Option<String>,
     /// How long a shutdown waits for requests and sinks.
     #[serde(serialize_with = "render::duration")]
     pub drain_timeout: Duration,

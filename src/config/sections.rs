@@ -124,6 +124,11 @@ fn server(mut table: Table, seen: &mut across::Seen) -> Result<Server, Error> {
             let field = t.require("max_connections", "set it to a whole number")?;
             fits(field.number(1..=1_000_000)?, &field)?
         },
+        ready_path: t
+            .take("ready_path")
+            .filter(|field| !field.is_empty())
+            .map(|field| path(&field, seen))
+            .transpose()?,
         drain_timeout: duration(t, "drain_timeout", Duration::ZERO, DAY)?,
     };
     table.finish()?;
@@ -158,18 +163,10 @@ fn endpoints(
     let mut endpoints = BTreeMap::new();
     for (name, mut table) in tables {
         let path = match table.take("path") {
-            Some(field) => {
-                seen.endpoint_path(field.text()?, &field.key, &field.origin)?;
-                let path = field.text()?;
-                if !is_path(path) {
-                    let fix = "use one such as \"/webhooks/fin\": letters, digits and -._~ between slashes, no pattern";
-                    return Err(field.error(format!("is not a path: {path:?}"), fix));
-                }
-                path.to_owned()
-            }
+            Some(field) => self::path(&field, seen)?,
             None => {
                 let path = format!("/webhooks/{name}");
-                seen.endpoint_path(&path, &table.key("path"), &table.origin())?;
+                seen.public_path(&path, &table.key("path"), &table.origin())?;
                 path
             }
         };
@@ -180,6 +177,17 @@ fn endpoints(
         endpoints.insert(name, Endpoint { path, signing_secrets, signing_secrets_file, client_secret });
     }
     Ok(endpoints)
+}
+
+/// A path of the public listener that nothing else has.
+fn path(field: &Field, seen: &mut across::Seen) -> Result<String, Error> {
+    let path = field.text()?;
+    seen.public_path(path, &field.key, &field.origin)?;
+    if !is_path(path) {
+        let fix = "use one such as \"/webhooks/fin\": letters, digits and -._~ between slashes, no pattern";
+        return Err(field.error(format!("is not a path: {path:?}"), fix));
+    }
+    Ok(path.to_owned())
 }
 
 /// Whether a request's path can be compared with it as it is, and the router takes it for no pattern.

@@ -12,6 +12,7 @@
 
 mod answer;
 mod extract;
+mod ready;
 mod receiver;
 mod unrouted;
 
@@ -33,6 +34,7 @@ use crate::metrics::{EndpointMetrics, Metrics};
 use answer::Reply;
 use extract::{Claimed, Whole};
 
+pub use ready::ready;
 pub use receiver::{Endpoint, Receiver, store};
 pub use unrouted::Unrouted;
 

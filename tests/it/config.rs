@@ -187,6 +187,9 @@ fn two_endpoints_on_one_path_are_refused() {
     assert!(line.contains("endpoints.eu.path (finhook.toml, line 2)"), "{line}");
     // One of them by its name alone.
     refused_file("[endpoints.eu]\npath = \"/webhooks/us\"\n[endpoints.us]\n", "endpoints.us.path", 3);
+    let line = refused_file("[endpoints.eu]\npath = \"/readyz\"\n", "endpoints.eu.path", 2);
+    assert!(line.contains("server.ready_path (built-in default)"), "{line}");
+    refused_file("[server]\nready_path = \"up\"\n", "server.ready_path", 2);
 }
 
 #[test]

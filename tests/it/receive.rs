@@ -39,6 +39,33 @@ async fn archived(app: &TestApp, count: usize) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn load_balancers_ask_the_public_listener_whether_to_send_traffic() {
+    let app = TestApp::start("server.ready_path = \"/up\"").await;
+    let ask = async |method: reqwest::Method, path: &str| {
+        let answer = app.client().request(method, format!("http://{}{path}", app.public())).send().await.unwrap();
+        let allow = answer.headers().get("allow").map(|value| value.to_str().unwrap().to_owned());
+        (answer.status().as_u16(), allow, answer.text().await.unwrap())
+    };
+    for method in [reqwest::Method::GET, reqwest::Method::HEAD] {
+        assert_eq!(ask(method, "/up").await, (200, None, String::new()));
+    }
+    let (status, allow, _) = ask(reqwest::Method::POST, "/up").await;
+    assert_eq!((status, allow.as_deref()), (405, Some("GET, HEAD")));
+    assert_eq!(ask(reqwest::Method::GET, "/readyz").await.0, 404, "only where it was put");
+    let (_, metrics) = app.admin_get("/metrics").await;
+    for (outcome, times) in [("refused", 1), ("not_found", 1)] {
+        let line = format!("finhook_requests_total{{endpoint=\"\",outcome=\"{outcome}\"}} {times}\n");
+        assert!(metrics.as_str().unwrap().contains(&line), "{line}{metrics}");
+    }
+    app.stop().await;
+
+    let app = TestApp::start("server.ready_path = \"\"").await;
+    let answer = app.client().get(format!("http://{}/readyz", app.public())).send().await.unwrap();
+    assert_eq!(answer.status(), 404, "turned off");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_comes_again_is_a_duplicate_with_the_first_ones_id_and_is_delivered_once_also_after_a_restart() {
     let app = TestApp::start(ARCHIVE).await;
     let body = event("fin_replied", "c", 1);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::{ARCHIVE, Sender, ids};
 use crate::sinks::{in_child, in_own_mounts};
-use crate::support::process::{Place, archived, wait_for_archive};
+use crate::support::process::{Client, Place, archived, wait_for_archive};
 use crate::support::wait::until;
 
 /// A small disk of its own at `disk`.
@@ -171,6 +171,8 @@ fn at_max_bytes_events_are_refused_until_a_purge_or_the_retention_makes_room() {
     until("a refusal", || sender.try_post(&finhook, 5_000) == Some(503));
     assert!(bytes() >= MAX && said(reached));
     assert_eq!(finhook.ready(), 503);
+    let for_balancers = Client::new(finhook.public).request("GET /readyz HTTP/1.0\r\n\r\n", &[]).unwrap();
+    assert_eq!((for_balancers.status, &*for_balancers.body), (503, ""), "strangers are not told why");
     assert_eq!(sender.try_post(&finhook, 0), Some(503), "a small one too");
 
     // It is looked at once a second: some more than that were taken in.

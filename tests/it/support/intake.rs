@@ -85,6 +85,7 @@ pub fn limits() -> config::Server {
         body_timeout: Duration::from_millis(400),
         idle_timeout: Duration::from_millis(2000),
         max_connections: 100,
+        ready_path: None,
         drain_timeout: Duration::from_secs(8),
     }
 }
