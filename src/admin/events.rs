@@ -12,14 +12,13 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Api;
-use super::filters::{self, Asked, Chosen, ListQuery, Selection};
+use super::filters::{self, Asked, Chosen, DEFAULT_LIMIT, ListQuery, MAX_LIMIT, Selection};
+use super::rules::{PurgeSelection, ReplaySelection};
 use crate::clock;
 use crate::dispatch::Command;
 use crate::journal::{self, DeliveryState, EventState, Filter, Found, Listed, Order, Resolved};
 use crate::serve::Problem;
 
-const DEFAULT_LIMIT: usize = 100;
-const MAX_LIMIT: usize = 1000;
 const NOT_COVERED: &str = "files of file sinks, and what was delivered elsewhere, are not covered";
 
 /// An event, without its body. Fields that its bytes don't have are null; of a purged one only the first three are known.
@@ -136,9 +135,10 @@ pub struct Purged {
 }
 
 /// List events, newest first.
-#[utoipa::path(get, path = "/api/v1/events", tag = "events", params(ListQuery), responses(
+#[utoipa::path(get, path = "/api/v1/events", operation_id = "list_events", tag = "events", params(ListQuery), responses(
     (status = 200, description = "One page", body = EventPage),
     (status = 400, description = "A filter is wrong", body = Problem, content_type = "application/problem+json"),
+    (status = 404, description = "No such sink", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
@@ -149,7 +149,7 @@ pub(super) async fn list(
         return Err(Problem::bad(format!("limit is 1 to {MAX_LIMIT}")));
     }
     let filter = asked.filter()?;
-    api.check_sink(filter.sink.as_deref()).await?;
+    known(&api, filter.sink.as_deref()).await?;
     let bad_cursor = || Problem::bad("cursor is the next of an earlier page with the same filters");
     if filter.state == Some(EventState::Purged) {
         let Filter { conversation: None, user: None, event: None, sink: None, since_ms: None, until_ms: None, .. } =
@@ -169,7 +169,7 @@ pub(super) async fn list(
 }
 
 /// Show one event and how far it has come at each sink.
-#[utoipa::path(get, path = "/api/v1/events/{id}", tag = "events", params(("id" = Uuid, Path, description = "The event's id"), ShowQuery), responses(
+#[utoipa::path(get, path = "/api/v1/events/{id}", operation_id = "show_event", tag = "events", params(("id" = Uuid, Path, description = "The event's id"), ShowQuery), responses(
     (status = 200, description = "The event", body = EventDetail),
     (status = 400, description = "Not an id", body = Problem, content_type = "application/problem+json"),
     (status = 404, description = "Never seen, or forgotten", body = Problem, content_type = "application/problem+json"),
@@ -209,7 +209,7 @@ pub(super) async fn show(
 ///
 /// They keep their ids, and are marked with the replay's id. Order within each conversation holds within a replay; what comes newly does
 /// not wait for it. The sink's `match` is not asked.
-#[utoipa::path(post, path = "/api/v1/events/replay", tag = "events", request_body = Selection, responses(
+#[utoipa::path(post, path = "/api/v1/events/replay", operation_id = "replay_events", tag = "events", request_body = ReplaySelection, responses(
     (status = 200, description = "How many will be sent", body = Replayed),
     (status = 400, description = "The selection is wrong", body = Problem, content_type = "application/problem+json"),
     (status = 404, description = "An id or the sink is not known", body = Problem, content_type = "application/problem+json"),
@@ -264,10 +264,10 @@ pub(super) async fn replay(
 ///
 /// Deletes their bytes from the journal's files and cancels what was still to be delivered of them. Their ids are kept, so
 /// that a resend does not bring them back. Answers once no copy is left in the journal.
-#[utoipa::path(post, path = "/api/v1/events/purge", tag = "events", request_body = Selection, responses(
+#[utoipa::path(post, path = "/api/v1/events/purge", operation_id = "purge_events", tag = "events", request_body = PurgeSelection, responses(
     (status = 200, description = "What was removed", body = Purged),
     (status = 400, description = "The selection is wrong", body = Problem, content_type = "application/problem+json"),
-    (status = 404, description = "An id is not known", body = Problem, content_type = "application/problem+json"),
+    (status = 404, description = "An id or the sink is not known", body = Problem, content_type = "application/problem+json"),
     (status = 503, description = "Copies may be left in the journal's log: purge again", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn purge(
@@ -277,7 +277,7 @@ pub(super) async fn purge(
 ) -> Result<Json<Purged>, Problem> {
     let selection: Selection = filters::body(&headers, body).await?;
     let chosen = selection.chosen(true)?;
-    api.check_sink(selection.sink.as_deref()).await?;
+    known(&api, selection.sink.as_deref()).await?;
     let dry_run = selection.dry_run;
     let run = Arc::clone(&api);
     let removed = api
@@ -309,6 +309,14 @@ pub(super) async fn purge(
         tracing::info!(events, bytes, "purged");
     }
     Ok(Json(Purged { events, bytes, dry_run, note: NOT_COVERED.to_owned() }))
+}
+
+/// Whether a filter names a sink that there is.
+async fn known(api: &Api, sink: Option<&str>) -> Result<(), Problem> {
+    match sink {
+        Some(name) => api.report(name).await.map(drop),
+        None => Ok(()),
+    }
 }
 
 fn not_events() -> Problem {

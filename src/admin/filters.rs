@@ -8,10 +8,11 @@ use axum::extract::{FromRequestParts, Query};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
+use super::rules::{Cursor, Ids, Moment, PageLimit};
 use crate::clock;
 use crate::journal::{DeliveryState, EventState, Filter};
 use crate::serve::Problem;
@@ -21,7 +22,13 @@ const MAX_BODY_BYTES: usize = 128 * 1024;
 /// For a whole body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Ids in one request.
-const MAX_IDS: usize = 1000;
+pub(super) const MAX_IDS: usize = 1000;
+/// Events in one page.
+pub(super) const MAX_LIMIT: usize = 1000;
+/// The same when a request doesn't say.
+pub(super) const DEFAULT_LIMIT: usize = 100;
+/// What chooses events by itself: the filters of [`Selection`] but `sink`, which says where to send in a replay.
+pub(super) const FILTERS: [&str; 6] = ["conversation", "user", "event", "state", "since", "until"];
 
 /// A state to filter by: the event's own, or that at a sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, clap::ValueEnum)]
@@ -56,30 +63,39 @@ pub enum State {
 pub struct ListQuery {
     /// The event's `conversation_id`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(nullable = false)]
     pub conversation: Option<String>,
     /// The event's `user_id`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(nullable = false)]
     pub user: Option<String>,
     /// The event's name, e.g. `fin_replied`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(nullable = false)]
     pub event: Option<String>,
     /// Events that this sink gets; with `state`: its state there.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(nullable = false)]
     pub sink: Option<String>,
     /// The event's own state, or its state at `sink` (without `sink`: at any).
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(nullable = false)]
     pub state: Option<State>,
     /// Received then or later: RFC 3339, or how long ago, e.g. `2h`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<Moment>, nullable = false)]
     pub since: Option<String>,
     /// Received before then: RFC 3339, or how long ago.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<Moment>, nullable = false)]
     pub until: Option<String>,
     /// Events in one page: 1 to 1000, 100 if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<PageLimit>, nullable = false)]
     pub limit: Option<usize>,
     /// `next` of the page before.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<Cursor>, nullable = false)]
     pub cursor: Option<String>,
 }
 
@@ -89,34 +105,55 @@ pub struct ListQuery {
 pub struct Selection {
     /// Event ids, 1000 at most; excludes the filters.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Ids)]
     pub ids: Vec<String>,
     /// The event's `conversation_id`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub conversation: Option<String>,
     /// The event's `user_id`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub user: Option<String>,
     /// The event's name.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub event: Option<String>,
     /// Replay: the sink to send to (required). Purge: events that this sink gets. With `state`: its state there.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub sink: Option<String>,
     /// The event's own state, or its state at `sink` (without `sink`: at any).
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub state: Option<State>,
     /// Received then or later: RFC 3339, or how long ago, e.g. `2h`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Moment>, nullable = false)]
     pub since: Option<String>,
     /// Received before then: RFC 3339, or how long ago.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Moment>, nullable = false)]
     pub until: Option<String>,
     /// At most so many, the oldest first.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "whole")]
+    #[schema(nullable = false, maximum = 9007199254740991_u64)]
     pub limit: Option<u64>,
     /// Only count.
     #[serde(default)]
     pub dry_run: bool,
+}
+
+/// A count as JSON has it, where `5.0` is the same as `5`, up to the largest that every reader of JSON has exactly.
+fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    const LARGEST: f64 = 9_007_199_254_740_991.0;
+    let Some(number) = Option::<f64>::deserialize(from)? else { return Ok(None) };
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole, and within bounds")]
+    match (0.0..=LARGEST).contains(&number) && number.fract() == 0.0 {
+        true => Ok(Some(number as u64)),
+        false => Err(D::Error::custom("a count is a whole number, 0 or more")),
+    }
 }
 
 /// Ids or filters, checked.

@@ -8,6 +8,7 @@ mod failures;
 mod filters;
 mod health;
 mod openapi;
+mod rules;
 mod sinks;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +30,7 @@ use crate::config::{self, Config};
 use crate::dispatch::{Command, Handle, matching};
 use crate::event::{Event, Kind};
 use crate::journal::Wants;
-use crate::journal::{Journal, OpenError, Reader};
+use crate::journal::{Journal, OpenError, Reader, SinkReport};
 use crate::live::{self, Live};
 use crate::metrics::{self, Metrics};
 use crate::serve::guard::{self, Guard, Hosts};
@@ -104,22 +105,18 @@ impl Api {
         if let Some(handle) = self.handle(name) {
             return Ok(handle);
         }
-        match self.check_sink(Some(name)).await {
-            Ok(()) => {
-                Err(Problem::conflict(format!("{name} is not running: it is disabled or not configured any more")))
-            }
-            Err(_) => Err(Problem::not_found("no sink of that name is known")),
-        }
+        self.report(name).await?;
+        Err(Problem::conflict(format!("{name} is not running: it is disabled or not configured any more")))
     }
 
-    /// Whether a filter names a sink that there is.
-    async fn check_sink(&self, name: Option<&str>) -> Result<(), Problem> {
-        let Some(name) = name else { return Ok(()) };
-        let known: Vec<String> = self.reader.sinks().await?.into_iter().map(|report| report.state.name).collect();
-        if known.iter().any(|sink| sink == name) {
-            return Ok(());
-        }
-        Err(Problem::bad(format!("there is no such sink; there are: {}", known.join(", "))))
+    /// How a sink stands in the journal; the one answer for a name that it does not know.
+    async fn report(&self, name: &str) -> Result<SinkReport, Problem> {
+        let reports = self.reader.sinks().await?;
+        let known: Vec<&str> = reports.iter().map(|report| &*report.state.name).collect();
+        let known = if known.is_empty() { "none is known".to_owned() } else { format!("known: {}", known.join(", ")) };
+        let unknown = format!("there is no such sink; {known}");
+        let found = reports.into_iter().find(|report| report.state.name == name);
+        found.ok_or_else(|| Problem::not_found(unknown))
     }
 
     /// Tells a sink's worker something, if it has one, and waits until it has obeyed.

@@ -5,6 +5,7 @@ use axum::response::IntoResponse;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
+use super::rules::{self, Moment};
 use super::{events, filters, sinks};
 use crate::serve::Problem;
 
@@ -12,9 +13,7 @@ use crate::serve::Problem;
 #[openapi(
     info(
         title = "finhook's admin API",
-        description = "Events, and the sinks that they go to. Besides what each operation lists, every operation under /api/v1 answers \
-                       401 (token missing or wrong), 403 (foreign Origin, Sec-Fetch-Site or Host) and 503 (the journal fails), \
-                       each with a Problem.",
+        description = "Events, and the sinks that they go to. What is wrong is said in a Problem (RFC 9457).",
     ),
     paths(
         livez, readyz, metrics, openapi_json, stream,
@@ -43,7 +42,9 @@ impl Modify for Token {
 
 /// As JSON.
 pub(super) fn json() -> String {
-    Description::openapi().to_pretty_json().unwrap_or_default()
+    let mut description = serde_json::to_value(Description::openapi()).unwrap_or_default();
+    rules::apply(&mut description);
+    format!("{description:#}")
 }
 
 /// Whether the process is alive.
@@ -75,10 +76,13 @@ fn metrics() {}
 #[expect(dead_code, reason = "describes the query that crate::live reads")]
 struct StreamQuery {
     /// The event's `conversation_id`.
+    #[param(nullable = false)]
     conversation: Option<String>,
     /// The event's name.
+    #[param(nullable = false)]
     event: Option<String>,
     /// Begin with what was received then: RFC 3339, or how long ago. Without it the stream begins now.
+    #[param(value_type = Option<Moment>, nullable = false)]
     since: Option<String>,
 }
 
@@ -86,7 +90,7 @@ struct StreamQuery {
 ///
 /// Server-Sent Events: `id` is the sequence number, so that `Last-Event-ID` resumes without a gap; `data` is the CloudEvents line that
 /// a file sink would write. Chunks of replies that are being written come live only, without `id`.
-#[utoipa::path(get, path = "/api/v1/stream", tag = "stream", params(StreamQuery), responses(
+#[utoipa::path(get, path = "/api/v1/stream", operation_id = "follow_events", tag = "stream", params(StreamQuery), responses(
     (status = 200, description = "A stream without an end", content_type = "text/event-stream", body = String),
     (status = 400, description = "A filter is wrong", body = Problem, content_type = "application/problem+json"),
 ))]
@@ -94,7 +98,7 @@ struct StreamQuery {
 fn stream() {}
 
 /// This description.
-#[utoipa::path(get, path = "/api/v1/openapi.json", tag = "description", responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json", body = serde_json::Value)))]
+#[utoipa::path(get, path = "/api/v1/openapi.json", operation_id = "describe", tag = "description", responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json", body = serde_json::Value)))]
 pub(super) async fn openapi_json() -> impl IntoResponse {
     ([(CONTENT_TYPE, "application/json")], json())
 }

@@ -86,7 +86,7 @@ pub struct Forgotten {
 }
 
 /// List the sinks.
-#[utoipa::path(get, path = "/api/v1/sinks", tag = "sinks", responses((status = 200, description = "All sinks", body = SinkList)))]
+#[utoipa::path(get, path = "/api/v1/sinks", operation_id = "list_sinks", tag = "sinks", responses((status = 200, description = "All sinks", body = SinkList)))]
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Json<SinkList>, Problem> {
     let head = *api.journal.head().borrow();
     let sinks = api.reader.sinks().await?.iter().map(|report| item(&api, report, head)).collect();
@@ -94,7 +94,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Json<SinkList>, 
 }
 
 /// Stop delivering to a sink, across restarts; what is under way is finished.
-#[utoipa::path(post, path = "/api/v1/sinks/{name}/pause", tag = "sinks", params(("name" = String, Path, description = "The sink's name")), responses(
+#[utoipa::path(post, path = "/api/v1/sinks/{name}/pause", operation_id = "pause_sink", tag = "sinks", params(("name" = String, Path, description = "The sink's name")), responses(
     (status = 200, description = "Paused", body = SinkItem),
     (status = 404, description = "No such sink", body = Problem, content_type = "application/problem+json"),
 ))]
@@ -103,7 +103,7 @@ pub(super) async fn pause(State(api): State<Arc<Api>>, Path(name): Path<String>)
 }
 
 /// Deliver to a sink again; one that fails is tried at once.
-#[utoipa::path(post, path = "/api/v1/sinks/{name}/resume", tag = "sinks", params(("name" = String, Path, description = "The sink's name")), responses(
+#[utoipa::path(post, path = "/api/v1/sinks/{name}/resume", operation_id = "resume_sink", tag = "sinks", params(("name" = String, Path, description = "The sink's name")), responses(
     (status = 200, description = "Resumed", body = SinkItem),
     (status = 404, description = "No such sink", body = Problem, content_type = "application/problem+json"),
 ))]
@@ -112,7 +112,7 @@ pub(super) async fn resume(State(api): State<Arc<Api>>, Path(name): Path<String>
 }
 
 /// Try a sink's dead letters again, with their attempts counted anew.
-#[utoipa::path(post, path = "/api/v1/sinks/{name}/retry-dead", tag = "sinks", params(("name" = String, Path, description = "The sink's name")), responses(
+#[utoipa::path(post, path = "/api/v1/sinks/{name}/retry-dead", operation_id = "retry_dead_letters", tag = "sinks", params(("name" = String, Path, description = "The sink's name")), responses(
     (status = 200, description = "How many are tried", body = Retried),
     (status = 404, description = "No such sink", body = Problem, content_type = "application/problem+json"),
     (status = 409, description = "It is not running", body = Problem, content_type = "application/problem+json"),
@@ -144,7 +144,7 @@ pub(super) async fn retry_dead(
 /// Drop all state of a sink that is not in use any more.
 ///
 /// Only of one that is removed from the configuration, or disabled. If it is configured again, it is a new sink.
-#[utoipa::path(post, path = "/api/v1/sinks/{name}/forget", tag = "sinks", params(("name" = String, Path, description = "The sink's name")), responses(
+#[utoipa::path(post, path = "/api/v1/sinks/{name}/forget", operation_id = "forget_sink", tag = "sinks", params(("name" = String, Path, description = "The sink's name")), responses(
     (status = 200, description = "Forgotten", body = Forgotten),
     (status = 404, description = "No such sink", body = Problem, content_type = "application/problem+json"),
     (status = 409, description = "It is in use", body = Problem, content_type = "application/problem+json"),
@@ -154,7 +154,7 @@ pub(super) async fn forget(State(api): State<Arc<Api>>, Path(name): Path<String>
         let detail = format!("{name} is in use: remove it from the configuration or disable it, and restart, first");
         return Err(Problem::conflict(detail));
     }
-    let report = report(&api, &name).await?;
+    let report = api.report(&name).await?;
     let SinkItem { lag, dead, .. } = item(&api, &report, *api.journal.head().borrow());
     let run = Arc::clone(&api);
     let number = report.state.number;
@@ -189,15 +189,9 @@ pub(super) async fn refresh_gauges(api: &Api) -> Result<(), Problem> {
     Ok(())
 }
 
-async fn report(api: &Api, name: &str) -> Result<SinkReport, Problem> {
-    let found = api.reader.sinks().await?.into_iter().find(|report| report.state.name == name);
-    found.ok_or_else(|| Problem::not_found("no sink of that name is known"))
-}
-
 async fn set_paused(api: &Arc<Api>, name: &str, paused: bool) -> Result<Json<SinkItem>, Problem> {
-    if !api.journal.set_paused(name, paused).await? {
-        return Err(Problem::not_found("no sink of that name is known"));
-    }
+    api.report(name).await?;
+    api.journal.set_paused(name, paused).await?;
     api.tell(name, if paused { Command::Pause } else { Command::Resume }).await;
     let what = if paused {
         "the sink is paused by an operator: nothing is delivered until `finhook sinks resume`"
@@ -205,7 +199,7 @@ async fn set_paused(api: &Arc<Api>, name: &str, paused: bool) -> Result<Json<Sin
         "the sink is resumed by an operator"
     };
     tracing::info!(sink = name, "{what}");
-    let report = report(api, name).await?;
+    let report = api.report(name).await?;
     Ok(Json(item(api, &report, *api.journal.head().borrow())))
 }
 

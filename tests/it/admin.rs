@@ -2,6 +2,7 @@
 //! tokens, ids and filters.
 
 mod commands;
+mod description;
 mod guarded;
 mod operations;
 

@@ -111,7 +111,7 @@ async fn what_goes_wrong_is_said_in_one_line_with_the_fix() {
         (&finhook, &["events", "show", "x"], "UUID"),
         (&finhook, &["events", "purge"], "at least one filter"),
         (&finhook, &["events", "list", "--since", "yesterday"], "since is a time"),
-        (&finhook, &["sinks", "pause", "nowhere"], "no sink of that name"),
+        (&finhook, &["sinks", "pause", "nowhere"], "there is no such sink; none is known"),
     ];
     for (sandbox, args, says) in refused {
         let done = sandbox.run(args);

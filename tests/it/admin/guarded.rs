@@ -128,7 +128,7 @@ async fn what_makes_no_sense_is_refused_with_a_reason() {
         ("since=yesterday", 400),
         ("until=2026-13-01T00:00:00Z", 400),
         ("conversatoin=1", 400),
-        ("sink=nowhere", 400),
+        ("sink=nowhere", 404),
         ("cursor=x", 400),
         ("state=purged&user=1", 400),
     ] {
@@ -147,7 +147,7 @@ async fn what_makes_no_sense_is_refused_with_a_reason() {
         ("purge", serde_json::json!({ "dry_run": true }), 400),
         ("purge", serde_json::json!({ "ids": ["x"] }), 400),
         ("purge", serde_json::json!({ "ids": [unknown], "user": "1" }), 400),
-        ("purge", serde_json::json!({ "user": "1", "sink": "nowhere" }), 400),
+        ("purge", serde_json::json!({ "user": "1", "sink": "nowhere" }), 404),
         ("purge", serde_json::json!({ "everything": true }), 400),
         ("purge", serde_json::json!({ "ids": [unknown] }), 404),
         ("replay", serde_json::json!({ "user": "1" }), 400),
