@@ -36,4 +36,5 @@ pub mod receive;
 pub mod serve;
 pub mod sink;
 pub mod subscribe;
+mod terminal;
 pub mod verify;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Api;
-use super::filters::{self, Asked, Chosen, DEFAULT_LIMIT, ListQuery, MAX_LIMIT, Selection};
+use super::filters::{self, Asked, Chosen, ListQuery, Selection};
 use super::rules::{PurgeSelection, ReplaySelection};
 use crate::clock;
 use crate::dispatch::Command;
@@ -30,7 +30,7 @@ pub struct EventItem {
     pub seq: u64,
     /// The event's own state.
     pub state: EventState,
-    /// Its state at the sink that was filtered by.
+    /// Its state at the sink that was filtered by; without one the state that was filtered by, which it has at some sink.
     pub sink_state: Option<DeliveryState>,
     /// Name of the endpoint it came in by.
     pub endpoint: Option<String>,
@@ -70,8 +70,8 @@ pub struct DeliveryItem {
     pub sink: String,
     /// How far.
     pub state: DeliveryState,
-    /// Attempts that failed, while it is retried or dead.
-    pub attempts: u32,
+    /// Attempts that failed; null once it is delivered, as they are not kept.
+    pub attempts: Option<u32>,
     /// The next attempt, RFC 3339.
     pub next_attempt_at: Option<String>,
     /// When it was given up on, RFC 3339.
@@ -144,16 +144,21 @@ pub(super) async fn list(
     State(api): State<Arc<Api>>,
     Asked(asked): Asked<ListQuery>,
 ) -> Result<Json<EventPage>, Problem> {
-    let limit = asked.limit.unwrap_or(DEFAULT_LIMIT);
-    if !(1..=MAX_LIMIT).contains(&limit) {
-        return Err(Problem::bad(format!("limit is 1 to {MAX_LIMIT}")));
-    }
-    let filter = asked.filter()?;
+    asked.check()?;
+    let (limit, filter) = (asked.limit(), asked.filter()?);
     known(&api, filter.sink.as_deref()).await?;
     let bad_cursor = || Problem::bad("cursor is the next of an earlier page with the same filters");
     if filter.state == Some(EventState::Purged) {
-        let Filter { conversation: None, user: None, event: None, sink: None, since_ms: None, until_ms: None, .. } =
-            filter
+        let Filter {
+            conversation: None,
+            user: None,
+            event: None,
+            status: None,
+            sink: None,
+            since_ms: None,
+            until_ms: None,
+            ..
+        } = filter
         else {
             return Err(Problem::bad("of purged events only the id is known: no other filter goes with state=purged"));
         };

@@ -28,7 +28,7 @@ pub(super) const MAX_LIMIT: usize = 1000;
 /// The same when a request doesn't say.
 pub(super) const DEFAULT_LIMIT: usize = 100;
 /// What chooses events by itself: the filters of [`Selection`] but `sink`, which says where to send in a replay.
-pub(super) const FILTERS: [&str; 6] = ["conversation", "user", "event", "state", "since", "until"];
+pub(super) const FILTERS: [&str; 7] = ["conversation", "user", "event", "status", "state", "since", "until"];
 
 /// A state to filter by: the event's own, or that at a sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, clap::ValueEnum)]
@@ -73,6 +73,10 @@ pub struct ListQuery {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(nullable = false)]
     pub event: Option<String>,
+    /// The event's `status`, e.g. `escalated`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(nullable = false)]
+    pub status: Option<String>,
     /// Events that this sink gets; with `state`: its state there.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(nullable = false)]
@@ -119,6 +123,10 @@ pub struct Selection {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub event: Option<String>,
+    /// The event's `status`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub status: Option<String>,
     /// Replay: the sink to send to (required). Purge: events that this sink gets. With `state`: its state there.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -164,12 +172,28 @@ pub(super) enum Chosen {
 }
 
 impl ListQuery {
+    /// What is wrong with it by itself, whatever the journal holds: the handler and the command line ask it alike.
+    ///
+    /// # Errors
+    /// 400, saying what is right.
+    pub fn check(&self) -> Result<(), Problem> {
+        if !(1..=MAX_LIMIT).contains(&self.limit()) {
+            return Err(Problem::bad(format!("limit is 1 to {MAX_LIMIT}")));
+        }
+        self.filter().map(drop)
+    }
+
+    pub(super) fn limit(&self) -> usize {
+        self.limit.unwrap_or(DEFAULT_LIMIT)
+    }
+
     pub(super) fn filter(&self) -> Result<Filter, Problem> {
         let (state, delivery) = split(self.state);
         Ok(Filter {
             conversation: self.conversation.clone(),
             user: self.user.clone(),
             event: self.event.clone(),
+            status: self.status.clone(),
             state,
             delivery,
             sink: self.sink.clone(),
@@ -180,6 +204,14 @@ impl ListQuery {
 }
 
 impl Selection {
+    /// What is wrong with it by itself: see [`ListQuery::check`]. `to_purge`: `sink` is a filter too.
+    ///
+    /// # Errors
+    /// 400, saying what is right.
+    pub fn check(&self, to_purge: bool) -> Result<(), Problem> {
+        self.chosen(to_purge).map(drop)
+    }
+
     /// Ids or a filter; a filter's `sink` is there only when it was given.
     pub(super) fn chosen(&self, sink_is_filter: bool) -> Result<Chosen, Problem> {
         let (state, delivery) = split(self.state);
@@ -187,16 +219,18 @@ impl Selection {
             conversation: self.conversation.clone(),
             user: self.user.clone(),
             event: self.event.clone(),
+            status: self.status.clone(),
             state,
             delivery,
             sink: self.sink.clone().filter(|_| sink_is_filter || delivery.is_some()),
             since_ms: time("since", self.since.as_deref())?,
             until_ms: time("until", self.until.as_deref())?,
         };
-        let Self { conversation, user, event, state, since, until, .. } = self;
+        let Self { conversation, user, event, status, state, since, until, .. } = self;
         let filters = conversation.is_some()
             || user.is_some()
             || event.is_some()
+            || status.is_some()
             || state.is_some()
             || since.is_some()
             || until.is_some()

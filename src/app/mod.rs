@@ -61,7 +61,7 @@ pub enum Error {
     #[error(transparent)]
     Read(#[from] journal::ReadError),
     /// An address could not be bound.
-    #[error("{key} = \"{addr}\" can't be bound: {error}: choose another address, or stop what uses it")]
+    #[error("{key} = \"{addr}\" can't be bound: {error}: {}", bind_fix(error, addr))]
     Bind {
         /// The configuration key.
         key: &'static str,
@@ -294,6 +294,17 @@ impl App {
     }
 }
 
+fn bind_fix(error: &std::io::Error, addr: &SocketAddr) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied if addr.port() < 1024 => {
+            "ports below 1024 are root's: choose one above, or give finhook CAP_NET_BIND_SERVICE"
+        }
+        std::io::ErrorKind::AddrInUse => "choose another address, or stop what uses it",
+        std::io::ErrorKind::AddrNotAvailable => "choose an address that this machine has, such as 127.0.0.1 or 0.0.0.0",
+        _ => "choose another address",
+    }
+}
+
 /// Where an endpoint is reached from this machine.
 fn callback(listens: SocketAddr, path: &str) -> String {
     format!("http://{}{path}", serve::reach(listens))
@@ -306,5 +317,24 @@ fn survive_file_size_limit() {
         // The handler stays for good, whoever listens to it.
         Ok(signal) => drop(signal),
         Err(error) => tracing::warn!(%error, "can't catch SIGXFSZ: a file-size limit would end the process"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn an_address_that_cant_be_bound_is_explained_by_what_is_wrong_with_it() {
+        let says = |kind: ErrorKind, port: u16| {
+            let addr = SocketAddr::from(([0, 0, 0, 0], port));
+            super::Error::Bind { key: "server.bind", addr, error: Error::from(kind) }.to_string()
+        };
+        assert!(says(ErrorKind::PermissionDenied, 80).contains("ports below 1024 are root's"));
+        assert!(!says(ErrorKind::PermissionDenied, 80).contains("stop what uses it"));
+        assert!(says(ErrorKind::AddrInUse, 8080).contains("stop what uses it"));
+        assert!(says(ErrorKind::AddrNotAvailable, 8080).contains("that this machine has"));
     }
 }

@@ -10,8 +10,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use url::Url;
 
-use super::{Failure, Global, client};
+use super::{Failure, Global, client, usage};
 use crate::serve::Problem;
+use crate::terminal;
 
 /// For a question; each page is bounded work.
 const ASK_TIMEOUT: Duration = Duration::from_secs(60);
@@ -24,7 +25,7 @@ const MAX_ANSWER_BYTES: usize = 2 << 30;
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
     /// The admin listener; default: admin.bind of the configuration, on this machine
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(long, global = true, value_name = "URL", value_parser = usage::web_url)]
     admin: Option<Url>,
     /// Print JSON, one object a line
     #[arg(long, global = true)]
@@ -43,9 +44,6 @@ impl Options {
     pub(super) fn client(&self, global: &Global) -> Result<Client, Failure> {
         let config = global.load()?.config;
         let base = match &self.admin {
-            Some(url) if !matches!(url.scheme(), "http" | "https") => {
-                return Err(Failure::new("--admin must be a http or https URL, such as http://127.0.0.1:9090"));
-            }
             Some(url) => url.clone(),
             None => {
                 let address = client::reach(config.admin.bind)
@@ -142,9 +140,10 @@ pub(super) fn is_interactive() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// One JSON object on a line of its own.
+/// One JSON object on a line of its own, which steers no terminal.
 pub(super) fn json_line(value: &impl Serialize) -> Result<String, Failure> {
-    serde_json::to_string(value).map(|line| line + "\n").map_err(|e| Failure::new(e.to_string()))
+    let json = serde_json::to_string(value).map_err(|e| Failure::new(e.to_string()))?;
+    Ok(if io::stdout().is_terminal() { terminal::escaped_json(&json) } else { json } + "\n")
 }
 
 /// A word as the API spells it.
@@ -152,15 +151,33 @@ pub(super) fn word(value: &impl Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
-/// Left-aligned columns, as wide as what is in them.
-pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+/// The width that tables have to fit: the terminal's; in a pipe there is none.
+pub(super) fn room() -> Option<usize> {
+    io::stdout().is_terminal().then(terminal::width)
+}
+
+/// Left-aligned columns, as wide as what is in them. Where they don't fit in `room`, those that may be cut are, the widest first;
+/// and as many of the last columns are left out as still have no place.
+pub(super) fn table(head: &[&str], rows: &[Vec<String>], may_be_cut: &[&str], room: Option<usize>) -> String {
+    const GAP: usize = 2;
+    const LEAST: usize = 8;
     let width = |at: usize| {
         let cells = rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count());
         cells.chain([head[at].len()]).max().unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let mut widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let is_cut = |at: usize, width: usize| may_be_cut.contains(&head[at]) && width > LEAST.max(head[at].len());
+    while room.is_some_and(|room| widths.iter().sum::<usize>() + GAP * (widths.len() - 1) > room) {
+        let widest = (0..widths.len()).filter(|at| is_cut(*at, widths[*at])).max_by_key(|at| widths[*at]);
+        match widest {
+            Some(at) => widths[at] -= 1,
+            None if widths.len() > 2 => drop(widths.pop()),
+            None => break,
+        }
+    }
     let line = |cells: &mut dyn Iterator<Item = &str>| {
-        let padded: Vec<String> = cells.zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let padded: Vec<String> =
+            cells.zip(&widths).map(|(cell, width)| format!("{:width$}", terminal::cut(cell, *width))).collect();
         format!("{}\n", padded.join("  ").trim_end())
     };
     let mut text = line(&mut head.iter().copied());
@@ -177,6 +194,18 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
         let rows = [vec!["a".to_owned(), "bcd".to_owned()], vec!["äöü".to_owned(), String::new()]];
-        assert_eq!(table(&["X", "YY"], &rows), "X    YY\na    bcd\näöü\n");
+        assert_eq!(table(&["X", "YY"], &rows, &[], None), "X    YY\na    bcd\näöü\n");
+    }
+
+    #[test]
+    fn a_table_fits_the_terminal_by_cutting_what_may_be_cut_and_then_by_leaving_columns_out() {
+        let rows = [["id".repeat(10), "c".repeat(40), "end".to_owned()].to_vec()];
+        let lines = |room| -> Vec<String> {
+            let text = table(&["ID", "TEXT", "LAST"], &rows, &["TEXT"], Some(room));
+            text.lines().map(str::to_owned).collect()
+        };
+        assert_eq!(lines(50)[1], format!("{}  {}…  end", "id".repeat(10), "c".repeat(21)));
+        assert_eq!(lines(33)[1], format!("{}  {}…", "id".repeat(10), "c".repeat(7)), "no room for the last");
+        assert!(lines(10)[1].starts_with(&"id".repeat(10)), "what may not be cut is whole");
     }
 }

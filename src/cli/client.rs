@@ -50,10 +50,20 @@ fn cause(error: &reqwest::Error) -> String {
         Some(source) => source,
         None => return "the request failed".into(),
     };
-    while let Some(source) = cause.source() {
+    while let Some(source) = cause.source().or_else(|| within(cause)) {
         cause = source;
     }
-    cause.to_string()
+    match cause.downcast_ref() {
+        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
+            "it does not speak TLS: use http:// for it".into()
+        }
+        _ => cause.to_string(),
+    }
+}
+
+/// What an I/O error was made from, which is no source of its own kind.
+fn within<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e (dyn std::error::Error + 'static)> {
+    Some(error.downcast_ref::<std::io::Error>()?.get_ref()?)
 }
 
 #[cfg(test)]

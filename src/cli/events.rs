@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::admin::{Client, Options, confirmed, is_interactive, json_line, table, word};
-use super::text::printable;
-use super::{Failure, Global, client, print};
+use super::admin::{Client, Options, confirmed, is_interactive, json_line, room, table, word};
+use super::{Failure, Global, client, print, usage};
 use crate::admin::{AnyState, EventDetail, EventItem, EventPage, ListQuery, Purged, Replayed, Selection};
+use crate::terminal::{count, printable};
 
 /// Events in one answer; more are asked for page by page.
 const PAGE: usize = 500;
@@ -41,6 +41,9 @@ pub(super) struct Args {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// List events, newest first
+    #[command(
+        after_help = "Examples:\n  finhook events list --since 2h --event fin_replied\n  finhook events list --state dead --sink backend --json"
+    )]
     List {
         #[command(flatten)]
         filters: Filters,
@@ -48,17 +51,22 @@ enum Action {
         #[arg(long, value_name = "NAME")]
         sink: Option<String>,
         /// No more than so many
-        #[arg(long, default_value_t = DEFAULT_LIMIT, value_name = "N")]
+        #[arg(long, default_value_t = DEFAULT_LIMIT, value_name = "N", value_parser = at_least_one)]
         limit: usize,
     },
+    #[command(after_help = "Example:\n  finhook events show 019497c1-10f3-8be9-9813-37ba266bc988 --body")]
     /// Show one event and how far it has come at each sink
     Show {
         /// The event's id
+        #[arg(value_parser = usage::event_id)]
         id: String,
         /// With its body, which holds customers' data
         #[arg(long)]
         body: bool,
     },
+    #[command(
+        after_help = "Examples:\n  finhook events replay --sink backend --since 2026-01-31T08:00:00Z --dry-run\n  finhook events replay --sink backend 019497c1-10f3-8be9-9813-37ba266bc988"
+    )]
     /// Send events to a sink again, with the same ids, marked as a replay
     Replay {
         #[command(flatten)]
@@ -67,6 +75,7 @@ enum Action {
         #[arg(long, value_name = "NAME")]
         sink: String,
     },
+    #[command(after_help = "Examples:\n  finhook events purge --user 42 --dry-run\n  finhook events purge --user 42")]
     /// Remove events for good: their bytes, and what was still to be delivered of them
     Purge {
         #[command(flatten)]
@@ -89,6 +98,9 @@ struct Filters {
     /// Of this name, e.g. fin_replied
     #[arg(long, value_name = "NAME")]
     event: Option<String>,
+    /// Of this status, e.g. escalated
+    #[arg(long, value_name = "STATUS")]
+    status: Option<String>,
     /// In this state
     #[arg(long, value_enum)]
     state: Option<AnyState>,
@@ -120,29 +132,65 @@ struct Choice {
 
 impl Choice {
     fn selection(self, sink: Option<String>) -> Selection {
-        let Filters { conversation, user, event, state, since, until } = self.filters;
+        let Filters { conversation, user, event, status, state, since, until } = self.filters;
         let Self { ids, limit, dry_run, .. } = self;
-        Selection { ids, conversation, user, event, sink, state, since, until, limit, dry_run }
+        Selection { ids, conversation, user, event, status, sink, state, since, until, limit, dry_run }
+    }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|limit| *limit > 0).ok_or_else(|| "use a whole number above 0".to_owned())
+}
+
+/// What is asked for, checked as the API does, before anything is tried.
+enum Request {
+    List(ListQuery, usize),
+    Show { id: String, body: bool },
+    Replay(Selection, bool),
+    Purge(Selection, bool),
+}
+
+impl Action {
+    fn request(self) -> Result<Request, Failure> {
+        Ok(match self {
+            Self::List { filters, sink, limit } => {
+                let Filters { conversation, user, event, status, state, since, until } = filters;
+                let query =
+                    ListQuery { conversation, user, event, status, sink, state, since, until, ..ListQuery::default() };
+                usage::list(&query)?;
+                Request::List(query, limit)
+            }
+            Self::Show { id, body } => Request::Show { id, body },
+            Self::Replay { choice, sink } => {
+                let (yes, selection) = (choice.yes, choice.selection(Some(sink)));
+                usage::selection(&selection, false)?;
+                Request::Replay(selection, yes)
+            }
+            Self::Purge { choice, sink } => {
+                let (yes, selection) = (choice.yes, choice.selection(sink));
+                usage::selection(&selection, true)?;
+                Request::Purge(selection, yes)
+            }
+        })
     }
 }
 
 pub(super) fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
     let Args { options, action } = args;
+    let request = action.request()?;
     let api = options.client(global)?;
     client::block_on(async {
-        match action {
-            Action::List { filters, sink, limit } => list(&api, filters, sink, limit, options.json).await,
-            Action::Show { id, body } => show(&api, &id, body, options.json).await,
-            Action::Replay { choice, sink } => replay(&api, choice, sink, options.json).await,
-            Action::Purge { choice, sink } => purge(&api, choice, sink, options.json).await,
+        match request {
+            Request::List(query, limit) => list(&api, query, limit, options.json).await,
+            Request::Show { id, body } => show(&api, &id, body, options.json).await,
+            Request::Replay(selection, yes) => replay(&api, selection, yes, options.json).await,
+            Request::Purge(selection, yes) => purge(&api, selection, yes, options.json).await,
         }
     })?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn list(api: &Client, filters: Filters, sink: Option<String>, limit: usize, json: bool) -> Result<(), Failure> {
-    let Filters { conversation, user, event, state, since, until } = filters;
-    let mut query = ListQuery { conversation, user, event, sink, state, since, until, ..ListQuery::default() };
+async fn list(api: &Client, mut query: ListQuery, limit: usize, json: bool) -> Result<(), Failure> {
     let mut left = limit;
     let mut rows = Vec::new();
     while left > 0 {
@@ -164,7 +212,8 @@ async fn list(api: &Client, filters: Filters, sink: Option<String>, limit: usize
     if json {
         return Ok(());
     }
-    print(&table(&["RECEIVED", "ID", "STATE", "EVENT", "CONVERSATION", "STATUS", "BYTES"], &rows))
+    let head = ["RECEIVED", "ID", "STATE", "EVENT", "CONVERSATION", "STATUS", "BYTES"];
+    print(&table(&head, &rows, &["EVENT", "CONVERSATION", "STATUS"], room()))
 }
 
 fn row(event: &EventItem) -> Vec<String> {
@@ -212,28 +261,31 @@ async fn show(api: &Client, id: &str, body: bool, json: bool) -> Result<(), Fail
             .map(|at| {
                 let or_dash = |text: &Option<String>| text.as_deref().map_or_else(|| "-".to_owned(), printable);
                 let time = if at.died_at.is_some() { &at.died_at } else { &at.next_attempt_at };
-                vec![at.sink.clone(), word(&at.state), at.attempts.to_string(), or_dash(time), or_dash(&at.error)]
+                let attempts = at.attempts.map_or_else(|| "-".to_owned(), |attempts| attempts.to_string());
+                vec![at.sink.clone(), word(&at.state), attempts, or_dash(time), or_dash(&at.error)]
             })
             .collect();
         text.push('\n');
-        text.push_str(&table(&["SINK", "STATE", "ATTEMPTS", "NEXT OR DIED", "ERROR"], &rows));
+        text.push_str(&table(&["SINK", "STATE", "FAILED TRIES", "NEXT OR DIED", "ERROR"], &rows, &["ERROR"], room()));
     }
     if let Some(body) = detail.body.or(detail.body_base64) {
-        // As it is: this was asked for.
         text.push('\n');
-        text.push_str(&body);
+        text.push_str(&if room().is_some() { terminal_safe(&body) } else { body });
         text.push('\n');
     }
     print(&text)
 }
 
-async fn replay(api: &Client, choice: Choice, sink: String, json: bool) -> Result<(), Failure> {
-    let yes = choice.yes;
-    let mut selection = choice.selection(Some(sink));
+/// A body for a terminal: its lines, with nothing that steers it. In a pipe the bytes are as they came.
+fn terminal_safe(body: &str) -> String {
+    body.lines().map(printable).collect::<Vec<_>>().join("\n")
+}
+
+async fn replay(api: &Client, mut selection: Selection, yes: bool, json: bool) -> Result<(), Failure> {
     if !selection.dry_run && !yes && is_interactive() {
         selection.dry_run = true;
         let counted: Replayed = api.post(&["events", "replay"], Some(&selection)).await?;
-        let question = format!("Send {} events to {} again?", counted.events, counted.sink);
+        let question = format!("Send {} to {} again?", count(counted.events, "event"), counted.sink);
         if counted.events > BIG_REPLAY && !confirmed(&question, yes)? {
             return Err(Failure::new("nothing was done"));
         }
@@ -245,18 +297,18 @@ async fn replay(api: &Client, choice: Choice, sink: String, json: bool) -> Resul
     }
     let Replayed { replay, sink, events, .. } = &done;
     print(&match replay {
+        Some(id) if *events == 1 => format!("1 event is sent to {sink} again, marked finhook-replay: {id}\n"),
         Some(id) => format!("{events} events are sent to {sink} again, marked finhook-replay: {id}\n"),
-        None => format!("{events} events would be sent to {sink} again\n"),
+        None => format!("{} would be sent to {sink} again\n", count(*events, "event")),
     })
 }
 
-async fn purge(api: &Client, choice: Choice, sink: Option<String>, json: bool) -> Result<(), Failure> {
-    let yes = choice.yes;
-    let mut selection = choice.selection(sink);
+async fn purge(api: &Client, mut selection: Selection, yes: bool, json: bool) -> Result<(), Failure> {
     if !selection.dry_run && !yes && is_interactive() {
         selection.dry_run = true;
         let counted: Purged = api.post(&["events", "purge"], Some(&selection)).await?;
-        let question = format!("Remove {} events ({} bytes) for good?", counted.events, counted.bytes);
+        let question =
+            format!("Remove {} ({}) for good?", count(counted.events, "event"), count(counted.bytes, "byte"));
         if !confirmed(&question, yes)? {
             return Err(Failure::new("nothing was done"));
         }
@@ -267,6 +319,10 @@ async fn purge(api: &Client, choice: Choice, sink: Option<String>, json: bool) -
         return print(&json_line(&done)?);
     }
     let Purged { events, bytes, dry_run, note } = &done;
-    let verb = if *dry_run { "would be removed" } else { "are removed" };
-    print(&format!("{events} events ({bytes} bytes of bodies) {verb}; {note}\n"))
+    let verb = match (*dry_run, *events) {
+        (true, _) => "would be removed",
+        (false, 1) => "is removed",
+        (false, _) => "are removed",
+    };
+    print(&format!("{} ({} of bodies) {verb}; {note}\n", count(*events, "event"), count(*bytes, "byte")))
 }

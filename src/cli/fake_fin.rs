@@ -4,13 +4,20 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::usage;
 use crate::fake_fin::{FakeFin, Scenario, Settings};
 
-/// Arguments of `finhook fake-fin`.
+/// Run a stand-in for the Fin Agent API, to develop and test against.
+///
+/// A development tool, not Intercom's Fin: it listens on loopback only, and keeps everything in memory.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  finhook fake-fin --callback http://127.0.0.1:8080/webhooks/fin
+  finhook fake-fin --scenario escalate --speed 10")]
 pub struct Args {
     /// Where webhooks are sent; without it only the event stream has events
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = usage::web_url)]
     callback: Option<url::Url>,
     /// What webhooks are signed with: the receiver's signing secret
     #[arg(long, value_name = "SECRET", default_value = "fake-fin-signing-secret")]
@@ -25,7 +32,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// 2: twice as fast as Fin
-    #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = usage::speed)]
     speed: f64,
     /// The Bearer key that callers must present
     #[arg(long, value_name = "KEY", default_value = "fake-fin-key")]

@@ -15,16 +15,19 @@ mod logging;
 mod sample;
 mod send;
 mod serve;
+mod shell;
 mod sign;
 mod sinks;
 mod tail;
-mod text;
+mod usage;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{self, Config};
 
@@ -91,13 +94,33 @@ enum Command {
     Sinks(sinks::Args),
     /// Run a stand-in for the Fin Agent API, to develop and test against
     FakeFin(fake_fin::Args),
+    /// Print completions for a shell: bash, zsh, fish and others
+    Completions(shell::CompletionsArgs),
+    /// Print the manual page, or write those of all commands to a folder
+    Man(shell::ManArgs),
     /// Ask the running receiver whether it is ready: exit code 0 ready, 1 not
     Healthcheck(healthcheck::Args),
 }
 
+/// The definition of the command line.
+fn command() -> clap::Command {
+    with_whole_examples(Cli::command())
+}
+
+/// clap breaks what comes after the help at the terminal's width, in the middle of commands that are meant to be pasted. It leaves
+/// alone what stands in the template.
+fn with_whole_examples(command: clap::Command) -> clap::Command {
+    let names: Vec<String> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    let command = names.iter().fold(command, |command, name| command.mut_subcommand(name, with_whole_examples));
+    let Some(examples) = command.get_after_help().map(ToString::to_string) else { return command };
+    command
+        .help_template(format!("{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{{all-args}}\n\n{examples}\n"))
+}
+
 /// Parses the command line, runs the command and gives the process's exit code.
 pub fn main() -> ExitCode {
-    let Cli { global, command } = Cli::parse();
+    let parsed = Cli::from_arg_matches_mut(&mut command().get_matches());
+    let Cli { global, command } = parsed.unwrap_or_else(|error| error.format(&mut command()).exit());
     let result = match command {
         Command::Serve(args) => serve::run(args, &global),
         Command::Check(args) => check::run(args, &global),
@@ -114,6 +137,8 @@ pub fn main() -> ExitCode {
             fake_fin::run(args, interrupted()?).await?;
             Ok(ExitCode::SUCCESS)
         }),
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man(args) => shell::man(&args),
         Command::Healthcheck(args) => healthcheck::run(args, &global),
     };
     result.unwrap_or_else(|failure| {
@@ -149,16 +174,36 @@ impl From<io::Error> for Failure {
     }
 }
 
+/// SIGINT and SIGTERM, as they come.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// From now on they don't end the process by themselves.
+    fn catch() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Completes at either.
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+
+    /// Completes at SIGINT, as by Ctrl-C.
+    async fn interrupted(&mut self) {
+        self.interrupt.recv().await;
+    }
+}
+
 /// Completes at SIGINT or SIGTERM.
 fn interrupted() -> io::Result<impl Future<Output = ()> + Send + 'static> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
+    let mut signals = Signals::catch()?;
+    Ok(async move { signals.any().await })
 }
 
 /// Prints a result. That the reader has gone away (`finhook check | head -1`) is no failure.
@@ -191,10 +236,8 @@ mod examples_tests;
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     #[test]
     fn the_command_line_is_consistent() {
-        super::Cli::command().debug_assert();
+        super::command().debug_assert();
     }
 }

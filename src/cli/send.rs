@@ -11,10 +11,10 @@ use url::Url;
 
 use super::sample::Samples;
 use super::sign::{With, no_secret, read};
-use super::{FAILED, Failure, Global, client, print};
+use super::{FAILED, Failure, Global, client, print, usage};
 use crate::clock;
 use crate::config::{Config, Endpoint};
-use crate::verify;
+use crate::{terminal, verify};
 
 /// Longer than finhook takes for any answer with its built-in limits.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -37,7 +37,7 @@ pub(super) struct Args {
     #[arg(default_value = "fin_replied")]
     event: String,
     /// Where to post; default: the configured endpoint on this machine
-    #[arg(long)]
+    #[arg(long, value_parser = usage::web_url)]
     url: Option<Url>,
     /// The event's conversation_id
     #[arg(long, default_value = "finhook-sample", value_name = "ID")]
@@ -57,9 +57,6 @@ pub(super) fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
         (Some(url), Some(secret)) => (url.clone(), secret),
         (url, secret) => configured(url.clone(), secret, &args.with, &global.load()?.config)?,
     };
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(Failure::new("--url must be a http or https URL"));
-    }
     let mut samples = Samples::new(args.event, args.conversation);
     let file = args.file.map(|file| read(Some(&file))).transpose()?;
     let next = || file.clone().unwrap_or_else(|| samples.next(clock::now_ms()));
@@ -133,16 +130,16 @@ async fn send(
 /// Status, id and outcome of an answer; for an error `-` and its title.
 fn line(status: u16, body: &[u8]) -> String {
     let answer: Value = serde_json::from_slice(body).unwrap_or_default();
-    let text = |key: &str| answer.get(key).and_then(Value::as_str).map(printable);
+    let text = |key: &str| answer.get(key).and_then(Value::as_str).map(shown);
     let id = text("id").unwrap_or_else(|| "-".into());
     let outcome = text("outcome").or_else(|| text("detail")).or_else(|| text("title"));
     let hint = if status == 401 { " (is it the receiver's signing secret?)" } else { "" };
     format!("{status} {id} {}{hint}\n", outcome.unwrap_or_else(|| "-".into()))
 }
 
-/// An answer may come from anywhere: no control characters on the terminal, and not too much.
-fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(200).collect()
+/// An answer may come from anywhere: nothing that steers the terminal, and not too much.
+fn shown(text: &str) -> String {
+    terminal::cut(&terminal::printable(text), 200)
 }
 
 #[cfg(test)]
@@ -154,6 +151,6 @@ mod tests {
         assert_eq!(line(200, br#"{"id":"0190","outcome":"accepted"}"#), "200 0190 accepted\n");
         assert_eq!(line(503, br#"{"title":"Not ready","status":503}"#), "503 - Not ready\n");
         assert_eq!(line(502, b"<html>"), "502 - -\n");
-        assert_eq!(line(200, b"{\"id\":\"a\\n\\u001b[31mb\"}"), "200 a[31mb -\n");
+        assert_eq!(line(200, b"{\"id\":\"a\\n\\u001b[31mb\"}"), "200 a\u{fffd}\u{fffd}[31mb -\n");
     }
 }

@@ -1,16 +1,19 @@
 //! `finhook serve`
 
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{FAILED, Failure, Global, logging};
+use tokio::sync::oneshot;
+
+use super::{FAILED, Failure, Global, Signals, logging};
 use crate::app::{self, App};
 use crate::config::{Config, Inputs, Loaded};
 
 /// Run the receiver: receive, verify, store, answer, deliver.
 ///
 /// Event lines go to stdout (the `log` sink), the service's own log goes to stderr. SIGTERM and SIGINT end it: requests
-/// in flight are answered and sinks are given server.drain_timeout.
+/// in flight are answered and sinks are given server.drain_timeout. A second Ctrl-C ends it at once.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -25,8 +28,22 @@ pub(super) struct Args {
     forward_to: Option<String>,
 }
 
-async fn serve(config: Config, interrupted: impl Future<Output = ()>) -> Result<(), app::Error> {
-    App::build(config).await?.run(interrupted).await
+/// Serves until a signal; a second Ctrl-C doesn't wait for the drain.
+async fn serve(config: Config, mut signals: Signals) -> Result<(), app::Error> {
+    let (drain, draining) = oneshot::channel::<()>();
+    // Without a sender it would drain at once.
+    let mut running = pin!(async { App::build(config).await?.run(async { drop(draining.await) }).await });
+    tokio::select! {
+        ended = &mut running => return ended,
+        () = signals.any() => drop(drain),
+    }
+    tokio::select! {
+        ended = running => ended,
+        () = signals.interrupted() => {
+            tracing::warn!("interrupted again: ended before the drain was done; what was acknowledged is on disk");
+            Ok(())
+        }
+    }
 }
 
 pub(super) fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
@@ -39,8 +56,8 @@ pub(super) fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(async {
-        let interrupted = super::interrupted()?;
-        Ok::<_, Failure>(serve(config, interrupted).await)
+        let signals = Signals::catch()?;
+        Ok::<_, Failure>(serve(config, signals).await)
     })?;
     // What matters was awaited; a thread that hangs, e.g. in looking up a name, must not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(500));

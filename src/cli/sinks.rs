@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use clap::Subcommand;
 
-use super::admin::{Client, Options, json_line, table, word};
-use super::text::printable;
+use super::admin::{Client, Options, confirmed, is_interactive, json_line, room, table, word};
 use super::{Failure, Global, client, print};
 use crate::admin::{Forgotten, Retried, SinkItem, SinkList};
+use crate::terminal::{count, printable};
 
 /// See how the sinks stand; pause, resume, retry or forget one.
 ///
@@ -32,26 +32,34 @@ pub(super) struct Args {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// List the sinks (the default)
+    #[command(after_help = "Example:\n  finhook sinks list --json")]
     List,
     /// Stop delivering to a sink, across restarts
+    #[command(after_help = "Example:\n  finhook sinks pause backend")]
     Pause {
         /// The sink
         name: String,
     },
+    #[command(after_help = "Example:\n  finhook sinks resume backend")]
     /// Deliver to a sink again; one that fails is tried at once
     Resume {
         /// The sink
         name: String,
     },
     /// Try the dead letters of a sink again
+    #[command(after_help = "Example:\n  finhook sinks retry-dead backend")]
     RetryDead {
         /// The sink
         name: String,
     },
+    #[command(after_help = "Example:\n  finhook sinks forget old_backend")]
     /// Drop all state of a sink that is removed from the configuration, or disabled
     Forget {
         /// The sink
         name: String,
+        /// Don't ask on a terminal
+        #[arg(long, short)]
+        yes: bool,
     },
 }
 
@@ -77,16 +85,28 @@ async fn answer(api: &Client, action: Action, json: bool) -> Result<String, Fail
             if json {
                 json_line(&done)
             } else {
-                Ok(format!("{} dead letters of {} are tried again\n", done.events, done.sink))
+                let are = if done.events == 1 { "is" } else { "are" };
+                Ok(format!("{} of {} {are} tried again\n", count(done.events, "dead letter"), done.sink))
             }
         }
-        Action::Forget { name } => {
+        Action::Forget { name, yes } => {
+            if !yes && is_interactive() {
+                let SinkList { sinks } = api.get(&["sinks"], &()).await?;
+                // One that is not known is the API's to refuse.
+                if let Some(sink) = sinks.iter().find(|sink| sink.name == name) {
+                    let (lag, dead) = (count(sink.lag, "undelivered event"), count(sink.dead, "dead letter"));
+                    if !confirmed(&format!("Forget {} with {lag} and {dead}, for good?", printable(&name)), yes)? {
+                        return Err(Failure::new("nothing was done"));
+                    }
+                }
+            }
             let done: Forgotten = api.post(&["sinks", &name, "forget"], none).await?;
             let Forgotten { sink, lag, dead } = &done;
             if json {
                 json_line(&done)
             } else {
-                Ok(format!("{sink} is forgotten: {lag} undelivered events, {dead} dead letters\n"))
+                let (lag, dead) = (count(*lag, "undelivered event"), count(*dead, "dead letter"));
+                Ok(format!("{sink} is forgotten: {lag}, {dead}\n"))
             }
         }
     }
@@ -98,7 +118,7 @@ fn paused(sink: &SinkItem, json: bool) -> Result<String, Failure> {
 
 /// A table, and under it why what fails is no dead letter yet.
 fn shown(sinks: &[SinkItem]) -> String {
-    let mut text = table(&HEAD, &sinks.iter().map(row).collect::<Vec<_>>());
+    let mut text = table(&HEAD, &sinks.iter().map(row).collect::<Vec<_>>(), &["LAST ERROR"], room());
     for sink in sinks {
         if let Some(why) = sink.not_dead_because {
             let _ = writeln!(text, "{}: what failed last is not dead, as {}", sink.name, why.words());

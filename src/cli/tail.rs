@@ -4,16 +4,12 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use serde::Deserialize;
-use url::Url;
+use url::{Url, form_urlencoded};
 
 use super::live_client::LiveClient;
-use super::text::{Paint, cut, html, printable};
-use super::{Failure, Global, client, interrupted};
+use super::{Failure, Global, client, interrupted, usage};
 use crate::fin;
-
-/// Columns where the terminal's width is not known, and the fewest that an event's text gets.
-const WIDTH: usize = 120;
-const LEAST: usize = 30;
+use crate::terminal::{Days, EventLine, Paint, html, printable, width};
 
 /// Follow the live stream of a running receiver.
 ///
@@ -47,25 +43,30 @@ struct Line {
 }
 
 pub(super) fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs(args.conversation.iter().map(|id| ("conversation", id)));
+    query.extend_pairs(args.event.iter().map(|name| ("event", name)));
+    query.extend_pairs(args.since.iter().map(|since| ("since", since)));
+    let query = query.finish();
+    usage::live_query(&query)?;
     let config = global.load()?.config;
     let address = client::reach(config.admin.bind)
         .ok_or_else(|| Failure::new("admin.bind has port 0, so its port is not known"))?;
-    let url = format!("http://{address}/api/v1/stream");
-    let mut url = Url::parse(&url).map_err(|e| Failure::new(format!("{url}: {e}")))?;
-    {
-        let mut query = url.query_pairs_mut();
-        query.extend_pairs(args.conversation.iter().map(|id| ("conversation", id)));
-        query.extend_pairs(args.event.iter().map(|name| ("event", name)));
-        query.extend_pairs(args.since.iter().map(|since| ("since", since)));
-    }
+    let url = format!("http://{address}/api/v1/stream?{query}");
+    let url = Url::parse(&url).map_err(|e| Failure::new(format!("{url}: {e}")))?;
     client::block_on(async {
         let follow = async {
             let if_refused = "is it running? `finhook serve` starts it";
             let mut stream = LiveClient::open(url, config.admin.token, if_refused).await?;
             let terminal = io::stdout().is_terminal();
+            let mut days = Days::default();
+            if terminal {
+                // It may be long until something comes.
+                writeln!(io::stderr(), "waiting for events; Ctrl-C ends")?;
+            }
             loop {
                 let data = stream.next().await?;
-                let line = if terminal { shown(&data, Paint::for_stdout()) } else { data };
+                let line = if terminal { shown(&data, &mut days, Paint::for_stdout()) } else { data };
                 if !written(&line)? {
                     return Ok(ExitCode::SUCCESS);
                 }
@@ -88,37 +89,21 @@ fn written(line: &str) -> Result<bool, Failure> {
     }
 }
 
-/// One line for people: time, endpoint, name, status, conversation, and how its text begins.
-fn shown(data: &str, paint: Paint) -> String {
+/// For people: a line, and one before it when the day changes.
+fn shown(data: &str, days: &mut Days, paint: Paint) -> String {
     let Ok(line) = serde_json::from_str::<Line>(data) else { return printable(data) };
     let event: fin::Event = serde_json::from_value(line.data).unwrap_or_default();
-    let colour = match event.event_name.as_str() {
-        fin::REPLIED => "32",
-        fin::STATUS_UPDATED => "33",
-        fin::CSAT_REQUESTED => "35",
-        fin::REPLY_CHUNK => "2",
-        _ => "36",
-    };
     let reply = event.message.map(|message| html(&message.body, 1000).join(" "));
-    let text = printable(&reply.or(event.chunk_text).or(event.reason).unwrap_or_default());
-    let time = printable(line.receivedtime.get(11..23).unwrap_or(""));
-    let endpoint = printable(line.source.rsplit('/').next().unwrap_or(""));
-    let name = format!("{:<18}", printable(&event.event_name));
-    let status = printable(event.status.as_deref().unwrap_or("-"));
-    let conversation = printable(&event.conversation_id);
-    let taken = [&time, &endpoint, &name, &status, &conversation].map(|part| part.chars().count() + 1).iter().sum();
-    let width = terminal_size::terminal_size().map_or(WIDTH, |(width, _)| width.0.into());
-    let room = width.saturating_sub(taken).max(LEAST);
-    // Of a reply that is being written the end is what is new.
-    let skipped = if event.event_name == fin::REPLY_CHUNK { text.chars().count().saturating_sub(room) } else { 0 };
-    let text: String = text.chars().skip(skipped).collect();
-    let shown = [
-        paint.dim(&time),
-        paint.dim(&endpoint),
-        paint.in_colour(&name, colour),
-        paint.bold(&status),
-        conversation,
-        cut(&text, room),
-    ];
-    shown.join(" ").trim_end().to_owned()
+    let text = reply.or(event.chunk_text).or(event.reason).unwrap_or_default();
+    let line = EventLine {
+        received: &line.receivedtime,
+        endpoint: line.source.rsplit('/').next().unwrap_or_default(),
+        event: &event.event_name,
+        status: event.status.as_deref(),
+        conversation: &event.conversation_id,
+        text: &text,
+    };
+    let mut text = days.changed(&line, paint).map(|day| day + "\n").unwrap_or_default();
+    text.push_str(&line.shown(width(), paint));
+    text
 }

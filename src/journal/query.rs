@@ -61,6 +61,8 @@ pub struct Filter {
     pub user: Option<String>,
     /// Equals `event_name`.
     pub event: Option<String>,
+    /// Equals `status`.
+    pub status: Option<String>,
     /// The event's own state.
     pub state: Option<EventState>,
     /// Its state at `sink`, or at any sink.
@@ -91,7 +93,7 @@ pub struct Listed {
     pub event: Event,
     /// The body's size.
     pub body_bytes: u64,
-    /// Its state at the filter's sink.
+    /// Its state at the filter's sink; without one the state that was asked for, which it has at some sink.
     pub delivery: Option<DeliveryState>,
 }
 
@@ -111,8 +113,8 @@ pub struct Delivery {
     pub sink: String,
     /// How far it has come.
     pub state: DeliveryState,
-    /// Attempts that failed, while it is retried or dead.
-    pub attempts: u32,
+    /// Attempts that failed; not known any more once it is delivered.
+    pub attempts: Option<u32>,
     /// The next attempt, unix milliseconds.
     pub next_ms: Option<i64>,
     /// When it was given up on, unix milliseconds.

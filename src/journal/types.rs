@@ -285,7 +285,10 @@ pub enum OpenError {
         error: std::io::Error,
     },
     /// Not a database, or not finhook's.
-    #[error("{path} is not a finhook journal ({why}): point journal.path elsewhere, or move that file away")]
+    #[error(
+        "{path} is not a finhook journal ({why}): point journal.path elsewhere, or move that file away. If it was one, follow \
+         \"When the journal is damaged\" in docs/RECOVERY.md"
+    )]
     Foreign {
         /// The database file.
         path: PathBuf,
@@ -293,7 +296,10 @@ pub enum OpenError {
         why: String,
     },
     /// Written by a newer finhook.
-    #[error("{path} has format {found}, this finhook knows up to {known}: run the newer finhook that wrote it")]
+    #[error(
+        "{path} has format {found}, this finhook knows up to {known}: run the newer finhook that wrote it, or restore a backup; see \
+         \"Stop, restart, upgrade\" in docs/OPERATING.md"
+    )]
     Newer {
         /// The database file.
         path: PathBuf,

@@ -1,4 +1,4 @@
-//! The `log` sink: one JSON line an event on stdout.
+//! The `log` sink: one line an event on stdout; JSON in a pipe or a file, readable on a terminal.
 //!
 //! A line has always the same members: `timestamp` (when it was received), `id`, `endpoint`, `event`,
 //! `conversation_id`, `user_id`, `status`, `reason`, `message_id`, `created_at`, `body_bytes`; what the event does not
@@ -8,7 +8,7 @@
 //! characters, C1 and DEL among them, and the line separators U+2028 and U+2029 are escaped, in the body too.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 
 use serde::Serialize;
@@ -19,11 +19,15 @@ use super::{Batch, Delivery};
 use crate::clock;
 use crate::config::LogSink;
 use crate::event::Event;
+use crate::fin;
+use crate::terminal::{self, Days, EventLine, Paint};
 
 /// Writes events as JSON lines.
 pub struct Log {
     out: Box<dyn Write + Send>,
     include_body: bool,
+    /// On a terminal: how lines are shown to people there.
+    people: Option<People>,
     lines: Vec<u8>,
     /// The rest of a line of which a failed write got out only the beginning.
     unfinished: Vec<u8>,
@@ -52,13 +56,15 @@ impl Log {
     pub fn stdout(config: &LogSink) -> Result<Self, String> {
         // A duplicate of the descriptor, because Rust's own handle looks for line breaks and copies what it is given.
         let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(|e| format!("cannot use stdout: {e}"))?;
-        Ok(Self::new(config, Box::new(File::from(stdout))))
+        let people = io::stdout().is_terminal().then(|| People { days: Days::default(), paint: Paint::for_stdout() });
+        Ok(Self { people, ..Self::new(config, Box::new(File::from(stdout))) })
     }
 
-    /// A sink that writes to `out`, with one call a batch as long as `out` takes all it is given.
+    /// A sink that writes JSON to `out`, with one call a batch as long as `out` takes all it is given.
     #[must_use]
     pub fn new(config: &LogSink, out: Box<dyn Write + Send>) -> Self {
-        Self { out, include_body: config.include_body, lines: Vec::new(), unfinished: Vec::new() }
+        let include_body = config.include_body;
+        Self { out, include_body, people: None, lines: Vec::new(), unfinished: Vec::new() }
     }
 
     /// Writes `self.lines`, and remembers what is missing of a line that got out only in part.
@@ -83,10 +89,48 @@ impl Batch for Log {
     fn write(&mut self, deliveries: &[Delivery]) -> Result<(), String> {
         self.lines.clear();
         for delivery in deliveries {
-            append_line(&mut self.lines, &delivery.stored.event, self.include_body);
+            let event = &delivery.stored.event;
+            match &mut self.people {
+                None => append_line(&mut self.lines, event, self.include_body),
+                Some(people) => people.append(&mut self.lines, event, self.include_body),
+            }
         }
         self.write_lines().map_err(|e| format!("cannot write to stdout: {e}; see where it leads"))
     }
+}
+
+/// Readers at a terminal.
+struct People {
+    days: Days,
+    paint: Paint,
+}
+
+impl People {
+    /// Appends a readable line, after one with the day when that has changed.
+    fn append(&mut self, buf: &mut Vec<u8>, event: &Event, include_body: bool) {
+        let fields = &event.fields;
+        let received = clock::rfc3339(event.received_ms).unwrap_or_default();
+        let says = if include_body { said(&event.body) } else { None };
+        let line = EventLine {
+            received: &received,
+            endpoint: &event.endpoint,
+            event: fields.event_name.as_deref().unwrap_or("-"),
+            status: fields.status.as_deref(),
+            conversation: fields.conversation_id.as_deref().unwrap_or("-"),
+            text: says.as_deref().or(fields.reason.as_deref()).unwrap_or_default(),
+        };
+        for text in self.days.changed(&line, self.paint).into_iter().chain([line.shown(terminal::width(), self.paint)])
+        {
+            buf.extend_from_slice(text.as_bytes());
+            buf.push(b'\n');
+        }
+    }
+}
+
+/// What a body says, as plain text.
+fn said(body: &[u8]) -> Option<String> {
+    let event: fin::Event = serde_json::from_slice(body).ok()?;
+    event.message.map(|message| terminal::html(&message.body, 1000).join(" ")).or(event.chunk_text)
 }
 
 /// Appends an event's line, with its line break.

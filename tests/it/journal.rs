@@ -30,7 +30,8 @@ async fn files_that_are_not_a_journal_of_this_version_are_refused_untouched() {
     )
     .unwrap();
     let before = std::fs::read(&settings.path).unwrap();
-    assert!(matches!(refused(), OpenError::Foreign { .. }));
+    let error = refused();
+    assert!(matches!(error, OpenError::Foreign { .. }) && error.to_string().contains("docs/RECOVERY.md"), "{error}");
     assert_eq!(std::fs::read(&settings.path).unwrap(), before);
 
     std::fs::remove_file(&settings.path).unwrap();
@@ -47,6 +48,24 @@ async fn files_that_are_not_a_journal_of_this_version_are_refused_untouched() {
     std::fs::remove_file(&settings.path).unwrap();
     std::fs::create_dir(&settings.path).unwrap();
     assert!(matches!(refused(), OpenError::Io { .. }));
+}
+
+#[tokio::test]
+async fn an_emptied_journal_beside_its_log_is_called_damaged_and_keeps_the_log() {
+    let folder = tempdir().unwrap();
+    let settings = settings(folder.path());
+    let (journal, running) = open(&settings);
+    journal.append(event("c", 1)).await.unwrap();
+    let log = std::fs::read(folder.path().join("finhook.db-wal")).unwrap();
+    assert!(!log.is_empty());
+    close(journal, running).await;
+    std::fs::write(folder.path().join("finhook.db-wal"), &log).unwrap();
+    std::fs::write(&settings.path, "").unwrap();
+
+    let error = finhook::journal::open(&settings, Default::default()).unwrap_err();
+
+    assert!(matches!(error, OpenError::Damaged { .. }) && error.to_string().contains("docs/RECOVERY.md"), "{error}");
+    assert_eq!(std::fs::read(folder.path().join("finhook.db-wal")).unwrap(), log, "SQLite would have deleted it");
 }
 
 #[tokio::test]

@@ -29,5 +29,6 @@ mod receive;
 mod secrecy;
 mod sinks;
 mod support;
+mod terminal;
 mod timing;
 mod vectors;

@@ -16,11 +16,11 @@ use url::Url;
 use uuid::Uuid;
 
 use super::live_client::LiveClient;
-use super::text::{Paint, printable};
-use super::{FAILED, Failure, Global, client, interrupted};
+use super::{FAILED, Failure, Global, client, interrupted, usage};
 use crate::clock;
 use crate::fake_fin::Scenario;
 use crate::fin::{self, ErrorList, Event, Message, Rate, Say, User};
+use crate::terminal::{Paint, printable};
 use screen::Screen;
 
 /// For a call of Fin: longer than the gateway's own limit.
@@ -35,7 +35,7 @@ const RATING: Duration = Duration::from_secs(4);
 /// Talk to Fin: through the configured gateway, or with a stand-in.
 ///
 /// Shows Fin's status, the reply as it is written, then its final text. Without MESSAGE it asks for one after the
-/// other, until an empty line.
+/// other, until Ctrl-D.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -55,7 +55,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, requires = "fake")]
     seed: u64,
     /// 2: the stand-in is twice as fast as Fin
-    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, requires = "fake")]
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = usage::speed, requires = "fake")]
     speed: f64,
     /// The user's id
     #[arg(long, value_name = "ID", default_value = "finhook-chat")]
@@ -143,7 +143,7 @@ impl Chat {
                     self.screen.line(&self.screen.prompt("You", &printable(&text)))?;
                     Some(text)
                 }
-                None => self.ask("You").await?,
+                None => self.ask_for_text().await?,
             }) else {
                 return Ok(ExitCode::SUCCESS);
             };
@@ -247,9 +247,15 @@ impl Chat {
         if !io::stdin().is_terminal() {
             return Ok(());
         }
-        let Some(choice) = self.ask("1-5, or nothing").await? else { return Ok(()) };
-        let Some(option) = choice.trim().parse().ok().and_then(|at: usize| options.get(at.checked_sub(1)?)) else {
-            return self.screen.note("not one of them: no rating is sent");
+        let option = loop {
+            let prompt = format!("1-{}, or nothing", options.len());
+            let Some(choice) = self.ask(&prompt).await?.filter(|choice| !choice.trim().is_empty()) else {
+                return Ok(());
+            };
+            if let Some(option) = choice.trim().parse().ok().and_then(|at: usize| options.get(at.checked_sub(1)?)) {
+                break option;
+            }
+            self.screen.note("not one of them")?;
         };
         let rate = Rate { conversation_id: self.conversation.clone(), rating: option.key.clone(), remark: None };
         if self.call("fin/csat", &rate).await? {
@@ -258,13 +264,28 @@ impl Chat {
         Ok(())
     }
 
+    /// The next line of the user's that says something.
+    async fn ask_for_text(&mut self) -> Result<Option<String>, Failure> {
+        loop {
+            match self.ask("You").await? {
+                Some(text) if text.trim().is_empty() => {}
+                text => return Ok(text),
+            }
+        }
+    }
+
     /// A line from the user; `None`: nothing more.
     async fn ask(&mut self, prompt: &str) -> Result<Option<String>, Failure> {
-        if io::stdin().is_terminal() {
+        let asked = io::stdin().is_terminal();
+        if asked {
             self.screen.ask(prompt)?;
         }
         let line = self.input.get_or_insert_with(lines).recv().await;
-        Ok(line.filter(|line| !line.trim().is_empty()))
+        if asked && line.is_none() {
+            // Ctrl-D leaves the cursor behind the prompt.
+            self.screen.line("")?;
+        }
+        Ok(line)
     }
 }
 
@@ -292,7 +313,7 @@ fn why(body: &[u8]) -> String {
         Some(error) => format!("{}: {}", error.code, error.message),
         None => serde_json::from_slice::<Problem>(body).map(|problem| problem.detail).unwrap_or_default(),
     };
-    super::text::cut(&printable(&text), 200)
+    crate::terminal::cut(&printable(&text), 200)
 }
 
 /// The event in a line of the live stream.

@@ -6,8 +6,8 @@
 use std::io::{self, IsTerminal, Write};
 
 use crate::cli::Failure;
-use crate::cli::text::{Paint, html, printable, wrap};
 use crate::fin::{self, Event};
+use crate::terminal::{Paint, html, printable, wrap};
 
 /// Columns where the terminal's width is not known, and the widest that is comfortable to read.
 const WIDTH: usize = 80;

@@ -215,11 +215,13 @@ fn list(
         "SELECT {}, length(body) FROM events WHERE seq BETWEEN ?1 AND ?2 {of_source}
          AND (?3 IS NULL OR conversation_id = ?3) AND (?4 IS NULL OR user_id = ?4) AND (?5 IS NULL OR event_name = ?5)
          AND (?6 IS NULL OR received_ms >= ?6) AND (?7 IS NULL OR received_ms < ?7) AND (?8 IS NULL OR kind = ?8)
+         AND (?9 IS NULL OR status = ?9)
          ORDER BY seq {sorted}",
         *WITHOUT_BODY
     ))?;
-    let Filter { conversation, user, event, since_ms, until_ms, .. } = filter;
-    let mut rows = statement.query(params![first, last, conversation, user, event, since_ms, until_ms, kind])?;
+    let Filter { conversation, user, event, status, since_ms, until_ms, .. } = filter;
+    let mut rows =
+        statement.query(params![first, last, conversation, user, event, since_ms, until_ms, kind, status])?;
     let mut events = Vec::new();
     while let Some(row) = rows.next()? {
         let seq = row.get::<_, i64>(0)?.unsigned_abs();
@@ -229,7 +231,7 @@ fn list(
         };
         let delivery = if looks_at_sinks {
             let Some(state) = wanted_state(connection, filter, &sinks, seq, &event, wants)? else { continue };
-            filter.sink.is_some().then_some(state)
+            Some(state)
         } else {
             None
         };
@@ -282,7 +284,7 @@ fn delivery(
     let blank = |state| Delivery {
         sink: sink.name.clone(),
         state,
-        attempts: 0,
+        attempts: (state != DeliveryState::Delivered).then_some(0),
         next_ms: None,
         died_ms: None,
         error: None,
@@ -315,7 +317,7 @@ fn delivery(
             let attempts = row.get::<_, Option<u32>>(1)?.unwrap_or(0);
             let is_oldest = row.get::<_, i64>(4)?.unsigned_abs() == seq;
             Ok(if is_oldest && attempts > 0 {
-                Delivery { replay, attempts, next_ms: row.get(2)?, error: row.get(3)?, ..blank(DeliveryState::Retrying) }
+                Delivery { replay, attempts: Some(attempts), next_ms: row.get(2)?, error: row.get(3)?, ..blank(DeliveryState::Retrying) }
             } else {
                 Delivery { replay, ..blank(DeliveryState::Waiting) }
             })

@@ -134,6 +134,20 @@ pub(super) fn open(path: &Path) -> Result<(Connection, Lock), OpenError> {
         Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { path: path.to_owned() }),
         Err(TryLockError::Error(error)) => return Err(io_error(error)),
     }
+    // Beside an empty database SQLite would delete the log, with all that stands in it.
+    if std::fs::metadata(path).is_ok_and(|file| file.len() == 0) {
+        if std::fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0) {
+            return Err(OpenError::Damaged {
+                path: path.to_owned(),
+                why: "it is empty, but its log is not".to_owned(),
+            });
+        }
+        tracing::warn!(
+            path = %path.display(),
+            "the journal's file was there, but empty: a new journal begins. If it held events, stop finhook and see \
+             \"When the journal is damaged\" in docs/RECOVERY.md"
+        );
+    }
     // SQLite opens read-only what it may not write; say so now and not at the first event.
     create_or_open(path).map_err(io_error)?;
     sync_folders(path).map_err(io_error)?;

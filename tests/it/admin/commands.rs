@@ -102,15 +102,14 @@ async fn what_goes_wrong_is_said_in_one_line_with_the_fix() {
     let unknown = "019497c1-10f3-8be9-9813-37ba266bc988";
     let wrong = "a-wrong-token-as-long-as-one";
     let nowhere = Sandbox::new().var("FINHOOK__ADMIN__BIND", "127.0.0.1:1");
-    let refused: [(&Sandbox, &[&str], &str); 9] = [
+    let tls = format!("https://{}", app.admin());
+    let refused: [(&Sandbox, &[&str], &str); 7] = [
         (&client(&app, wrong), &["events", "list"], "refuses this token"),
         (&client(&app, ""), &["sinks"], "wants a token"),
         (&nowhere, &["events", "list"], "is finhook running"),
         (&nowhere, &["sinks"], "is finhook running"),
         (&finhook, &["events", "show", unknown], "no event of that id"),
-        (&finhook, &["events", "show", "x"], "UUID"),
-        (&finhook, &["events", "purge"], "at least one filter"),
-        (&finhook, &["events", "list", "--since", "yesterday"], "since is a time"),
+        (&finhook, &["sinks", "--admin", &tls], "it does not speak TLS: use http://"),
         (&finhook, &["sinks", "pause", "nowhere"], "there is no such sink; none is known"),
     ];
     for (sandbox, args, says) in refused {
@@ -121,7 +120,15 @@ async fn what_goes_wrong_is_said_in_one_line_with_the_fix() {
         assert!(!done.stderr.contains(TOKEN) && !done.stderr.contains(wrong), "{}", done.stderr);
         assert_eq!(done.stdout, "");
     }
-    assert_eq!(finhook.run(&["events", "list", "--state", "lost"]).code, 2, "wrong usage");
+    for (args, says) in [
+        (&["events", "show", "x"][..], "UUID"),
+        (&["events", "purge"], "at least one filter"),
+        (&["events", "list", "--since", "yesterday"], "since is a time"),
+        (&["events", "list", "--state", "lost"], "possible values"),
+    ] {
+        let done = finhook.run(args);
+        assert!(done.code == 2 && done.stderr.contains(says), "{args:?}: {done:?}");
+    }
     assert_eq!(finhook.run(&["events", "replay", unknown]).code, 2, "without --sink");
     app.stop().await;
 }

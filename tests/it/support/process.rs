@@ -51,6 +51,11 @@ impl Place {
         Self(self.0.var(&format!("FINHOOK__{name}"), value))
     }
 
+    /// The folder, and the environment with the configuration.
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.0
+    }
+
     /// A path in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.path(name)
