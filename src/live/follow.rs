@@ -8,13 +8,15 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use super::lines::{NoRoom, Of, Room};
 use super::{Filter, Place, Shared};
-use crate::event::{Event, Kind};
+use crate::event::Kind;
 use crate::journal::{ReadError, Row};
-use crate::sink::cloudevent;
 
-/// Events read at once.
-const PAGE: usize = 64;
+/// Events read at once. Few, as each may be as large as `server.max_body_bytes`.
+const PAGE: usize = 8;
+/// Pages that all readers together hold at once.
+pub(super) const PAGES: usize = 2;
 /// How long nothing may be sent before a comment is.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Between two tries to read the journal.
@@ -33,7 +35,10 @@ pub(super) struct Follower {
     told: Option<u64>,
     /// The hub's chunks up to here have been read.
     version: u64,
-    ready: VecDeque<Bytes>,
+    /// Lines of the page that was read last.
+    ready: VecDeque<(u64, Bytes)>,
+    /// Room for the next line, where that had to be waited for.
+    reserved: Option<Room>,
     heartbeat: Instant,
     _place: Place,
 }
@@ -50,6 +55,7 @@ impl Follower {
             told: None,
             version: 0,
             ready: VecDeque::new(),
+            reserved: None,
             heartbeat: Instant::now() + HEARTBEAT,
             _place: place,
         }
@@ -64,24 +70,34 @@ impl Follower {
             if *self.closing.borrow() {
                 return None;
             }
-            if let Some(bytes) = self.ready.pop_front() {
+            if let Some((seq, line)) = self.ready.pop_front() {
+                self.told = Some(seq);
                 self.heartbeat = Instant::now() + HEARTBEAT;
-                return Some(bytes);
+                return Some(line);
             }
             // Before the journal: a chunk must not be shown after the reply that replaces it.
             self.head.mark_unchanged();
             self.chunks.mark_unchanged();
-            let (version, chunks) = self.shared.hub.since(self.version);
+            let chunk = self.shared.hub.next(self.version);
             match self.read().await {
-                Ok(0) => {
-                    self.version = version;
-                    let wanted = chunks.iter().filter(|event| self.filter.wants(event));
-                    self.ready.extend(wanted.map(|event| line(None, event)));
-                    if self.ready.is_empty() && !self.wait().await? {
+                Ok(Read::Nothing) => {
+                    if let Some((version, event)) = chunk {
+                        let line = self.filter.wants(&event).then(|| self.line(Of::Chunk(version), &event));
+                        match line {
+                            Some(Ok(line)) => {
+                                self.version = version;
+                                self.heartbeat = Instant::now() + HEARTBEAT;
+                                return Some(line);
+                            }
+                            Some(Err(needed)) => self.reserve(needed).await?,
+                            None => self.version = version,
+                        }
+                    } else if !self.wait().await? {
                         return Some(self.comment("heartbeat"));
                     }
                 }
-                Ok(_) => {}
+                Ok(Read::Some) => {}
+                Ok(Read::NoRoom(needed)) => self.reserve(needed).await?,
                 Err(error) => {
                     tracing::warn!(%error, "the live stream waits for the journal");
                     tokio::time::sleep(PAUSE).await;
@@ -90,23 +106,48 @@ impl Follower {
         }
     }
 
-    /// Reads a page behind the cursor; returns how many events it had.
-    async fn read(&mut self) -> Result<usize, ReadError> {
-        let page = self.shared.reader.after(self.cursor, PAGE, None).await?;
-        let read = page.len();
-        for fresh in page {
-            self.cursor = fresh.row.seq();
-            let Row::Sound(stored) = fresh.row else { continue };
-            if stored.event.kind != Kind::Event {
-                continue;
-            }
-            self.shared.hub.replied(&stored.event);
-            if self.filter.wants(&stored.event) {
-                self.ready.push_back(line(Some(stored.seq), &stored.event));
-                self.told = Some(stored.seq);
-            }
+    /// Reads a page behind the cursor, and makes lines of it for as long as there is room.
+    async fn read(&mut self) -> Result<Read, ReadError> {
+        if *self.head.borrow() <= self.cursor {
+            return Ok(Read::Nothing);
         }
-        Ok(read)
+        // Never closed.
+        let _turn = self.shared.pages.acquire().await;
+        let page = self.shared.reader.after(self.cursor, PAGE, None).await?;
+        if page.is_empty() {
+            return Ok(Read::Nothing);
+        }
+        for fresh in page {
+            let seq = fresh.row.seq();
+            if let Row::Sound(stored) = fresh.row
+                && stored.event.kind == Kind::Event
+            {
+                if self.filter.wants(&stored.event) {
+                    match self.shared.lines.get(Of::Stored(seq), &stored.event, &mut self.reserved) {
+                        Ok(line) => self.ready.push_back((seq, line)),
+                        // The rest is read again, once there is room.
+                        Err(_) if !self.ready.is_empty() => return Ok(Read::Some),
+                        Err(needed) => return Ok(Read::NoRoom(needed)),
+                    }
+                }
+                self.shared.hub.replied(&stored.event);
+            }
+            self.cursor = seq;
+        }
+        Ok(Read::Some)
+    }
+
+    fn line(&mut self, of: Of, event: &crate::event::Event) -> Result<Bytes, NoRoom> {
+        self.shared.lines.get(of, event, &mut self.reserved)
+    }
+
+    /// Waits for room; `None`: closed.
+    async fn reserve(&mut self, needed: NoRoom) -> Option<()> {
+        tokio::select! {
+            room = self.shared.lines.reserve(needed) => self.reserved = room,
+            _ = self.closing.wait_for(|closing| *closing) => return None,
+        }
+        Some(())
     }
 
     /// Waits for something new; `false`: only time has passed, `None`: closed.
@@ -129,14 +170,12 @@ impl Follower {
     }
 }
 
-/// One event of the stream.
-fn line(seq: Option<u64>, event: &Event) -> Bytes {
-    let mut text = Vec::with_capacity(event.body.len() + 512);
-    if let Some(seq) = seq {
-        text.extend_from_slice(format!("id: {seq}\n").as_bytes());
-    }
-    text.extend_from_slice(b"data: ");
-    cloudevent::append_json(&mut text, event);
-    text.extend_from_slice(b"\n\n");
-    text.into()
+/// What came of reading on.
+enum Read {
+    /// There is nothing behind the cursor.
+    Nothing,
+    /// Something; lines of it may be ready.
+    Some,
+    /// The next line needs so much room.
+    NoRoom(NoRoom),
 }

@@ -3,7 +3,7 @@
 //! A chunk's text is cumulative, so the newest one says everything that the earlier ones did, and a reader who missed
 //! some has lost nothing. Once the reply itself has come, its chunks are dropped, and late ones are not let in.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,8 @@ use crate::fin;
 
 /// Replies whose newest chunk is kept, and as many whose end is remembered.
 const MAX_REPLIES: usize = 1024;
+/// Bytes of the chunks that are kept.
+const MAX_BYTES: usize = 8 << 20;
 /// How long the chunk of a reply that never comes is kept.
 const FORGET: Duration = Duration::from_secs(300);
 
@@ -39,6 +41,10 @@ pub struct Hub {
 struct State {
     version: u64,
     replies: HashMap<Key, Newest>,
+    /// The same in the order in which they came.
+    versions: BTreeMap<u64, Key>,
+    /// Of their bodies.
+    bytes: usize,
     done: VecDeque<Key>,
 }
 
@@ -68,11 +74,12 @@ impl Hub {
             Some(newest) => newest.index + 1,
             None => 0,
         };
-        if state.replies.len() >= MAX_REPLIES {
-            state.make_room();
-        }
+        state.remove(&key);
+        state.make_room(event.body.len());
         state.version += 1;
         let version = state.version;
+        state.bytes += event.body.len();
+        state.versions.insert(version, key.clone());
         state.replies.insert(key, Newest { version, index, at: Instant::now(), event: Arc::new(event) });
         drop(state);
         self.changed.send_replace(version);
@@ -93,7 +100,7 @@ impl Hub {
             None => state.replies.keys().filter(|(known, _)| &**known == conversation).cloned().collect(),
         };
         for key in ended {
-            state.replies.remove(&key);
+            state.remove(&key);
             if state.done.contains(&key) {
                 continue;
             }
@@ -104,17 +111,16 @@ impl Hub {
         }
     }
 
-    /// Wakes when there is a new chunk; its value is a version for [`Hub::since`].
+    /// Wakes when there is a new chunk; its value is a version for [`Hub::next`].
     pub(super) fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
-    /// The version, and the newest chunk of each reply that got one after `version`, oldest first.
-    pub(super) fn since(&self, version: u64) -> (u64, Vec<Arc<Event>>) {
+    /// The oldest of the newest chunks that came after `version`, with its own version.
+    pub(super) fn next(&self, version: u64) -> Option<(u64, Arc<Event>)> {
         let state = self.state();
-        let mut newer: Vec<_> = state.replies.values().filter(|newest| newest.version > version).collect();
-        newer.sort_by_key(|newest| newest.version);
-        (state.version, newer.into_iter().map(|newest| Arc::clone(&newest.event)).collect())
+        let (version, key) = state.versions.range(version + 1..).next()?;
+        Some((*version, Arc::clone(&state.replies.get(key)?.event)))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -123,14 +129,23 @@ impl Hub {
 }
 
 impl State {
-    /// Forgets replies that never came, or else the one that has not moved for longest.
-    fn make_room(&mut self) {
-        self.replies.retain(|_, newest| newest.at.elapsed() < FORGET);
-        if self.replies.len() >= MAX_REPLIES
-            && let Some(oldest) =
-                self.replies.iter().min_by_key(|(_, newest)| newest.version).map(|(key, _)| key.clone())
-        {
-            self.replies.remove(&oldest);
+    fn remove(&mut self, key: &Key) {
+        if let Some(newest) = self.replies.remove(key) {
+            self.versions.remove(&newest.version);
+            self.bytes -= newest.event.body.len();
+        }
+    }
+
+    /// Makes room for one more chunk: replies that have not moved for longest go first, as those that never came have.
+    fn make_room(&mut self, bytes: usize) {
+        while let Some((_, oldest)) = self.versions.first_key_value() {
+            let has_room = self.replies.len() < MAX_REPLIES && self.bytes + bytes <= MAX_BYTES;
+            let is_old = self.replies.get(oldest).is_some_and(|newest| newest.at.elapsed() >= FORGET);
+            if has_room && !is_old {
+                return;
+            }
+            let oldest = oldest.clone();
+            self.remove(&oldest);
         }
     }
 }
@@ -160,11 +175,13 @@ mod tests {
     }
 
     fn shown(hub: &Hub, since: u64) -> Vec<u64> {
-        let bodies = hub.since(since).1;
-        bodies
-            .iter()
-            .map(|event| serde_json::from_slice::<fin::Event>(&event.body).unwrap().chunk_index.unwrap())
-            .collect()
+        let mut version = since;
+        let newer = std::iter::from_fn(|| {
+            let (newer, event) = hub.next(version)?;
+            version = newer;
+            Some(serde_json::from_slice::<fin::Event>(&event.body).unwrap().chunk_index.unwrap())
+        });
+        newer.collect()
     }
 
     #[test]
@@ -175,7 +192,7 @@ mod tests {
         }
         hub.chunk(chunk("c", "t", 0));
         assert_eq!(shown(&hub, 0), [4, 0]);
-        let (version, _) = hub.since(0);
+        let version = *hub.changed().borrow();
         assert!(shown(&hub, version).is_empty(), "nothing new");
         hub.chunk(chunk("c", "s", 5));
         assert_eq!(shown(&hub, version), [5]);
@@ -215,5 +232,16 @@ mod tests {
         }
         let state = hub.state();
         assert_eq!((state.replies.len(), state.done.len()), (MAX_REPLIES, MAX_REPLIES));
+        assert_eq!(state.versions.len(), MAX_REPLIES);
+        drop(state);
+        for number in 0..20 {
+            hub.chunk(event(
+                json!({"event_name": "fin_reply_chunk", "conversation_id": "large", "stream_id": number.to_string(),
+                "chunk_index": 0, "chunk_text": "a".repeat(1 << 20)}),
+            ));
+        }
+        let state = hub.state();
+        let bytes: usize = state.replies.values().map(|newest| newest.event.body.len()).sum();
+        assert!(bytes <= MAX_BYTES && bytes == state.bytes && state.replies.len() >= 7, "{bytes}");
     }
 }

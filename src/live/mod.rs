@@ -11,10 +11,12 @@
 //!   order, and `Last-Event-ID` resumes without a gap. The [`Hub`] only holds what is not stored, the chunks.
 //! - A stream begins by telling its client where it stands (`id:` without data), so that one that is cut off before its
 //!   first event resumes there, too.
-//! - A reader is served at its own pace: it costs one page of events, and gets only the newest chunk of each reply.
+//! - A reader is served at its own pace, and gets only the newest chunk of each reply. What readers have not taken yet is bounded
+//!   in bytes, all of them together ([`lines`]); so are the chunks that are kept ([`hub`]).
 
 mod follow;
 mod hub;
+mod lines;
 mod query;
 
 use std::convert::Infallible;
@@ -36,6 +38,7 @@ use crate::journal::{Journal, OpenError, ReadError, Reader};
 use crate::metrics::Metrics;
 use crate::serve::Problem;
 use follow::Follower;
+use lines::Lines;
 
 /// Readers at once.
 pub const MAX_READERS: usize = 256;
@@ -51,6 +54,9 @@ struct Shared {
     reader: Reader,
     head: watch::Receiver<u64>,
     hub: Arc<Hub>,
+    lines: Lines,
+    /// Pages of the journal that readers hold at once, before lines are made of them.
+    pages: Semaphore,
     places: Arc<Semaphore>,
     metrics: Arc<Metrics>,
     closing: watch::Sender<bool>,
@@ -66,6 +72,8 @@ impl Live {
             reader: journal.reader()?,
             head: journal.head(),
             hub: Arc::default(),
+            lines: Lines::default(),
+            pages: Semaphore::new(follow::PAGES),
             places: Arc::new(Semaphore::new(MAX_READERS)),
             metrics,
             closing: watch::Sender::default(),

@@ -58,8 +58,7 @@ impl Connections {
         // hyper's own timer stays off: see `slots`.
         http.header_read_timeout(None).half_close(limits.half_close);
         http.max_headers(head::MAX_HEADERS).max_header_size(head::MAX_HEAD);
-        // An answer is some 200 bytes: copied into one piece it costs less than a system call with two.
-        http.writev(false);
+        http.writev(limits.large_answers);
         // Room for a head of the largest size and for what came with it.
         http.max_buf_size(2 * head::MAX_HEAD);
         let count = limits.max_connections;

@@ -67,6 +67,9 @@ pub struct Limits {
     pub drain_timeout: Duration,
     /// How long a reader may take nothing of what it is sent.
     pub stalled: Duration,
+    /// Whether answers can be large: their pieces go out as they are. If not, they are copied into one, which costs less than a system
+    /// call with two while they are small, and memory for as long as the connection lives when they aren't.
+    pub large_answers: bool,
     /// Whether a client that has closed its sending side still waits for its answer. If not, it is taken for gone.
     pub half_close: bool,
 }
@@ -82,6 +85,7 @@ impl Limits {
             idle_timeout: Duration::from_secs(75),
             drain_timeout,
             stalled: STALLED,
+            large_answers: true,
             half_close: false,
         }
     }
@@ -96,6 +100,7 @@ impl From<&crate::config::Server> for Limits {
             idle_timeout: config.idle_timeout,
             drain_timeout: config.drain_timeout,
             stalled: STALLED,
+            large_answers: false,
             half_close: true,
         }
     }

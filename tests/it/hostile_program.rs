@@ -11,8 +11,9 @@ use tokio::task::JoinSet;
 
 use crate::support::SECRET;
 use crate::support::events::body;
-use crate::support::process::{Client, Finhook, Place};
-use crate::support::wait::eventually;
+use crate::support::process::{self, Client, Finhook, Place};
+use crate::support::raw::Raw;
+use crate::support::wait::{eventually, until};
 
 /// The right signature header's value.
 fn signature(body: &str) -> String {
@@ -222,4 +223,55 @@ async fn ten_thousand_hostile_connections_at_the_cap_do_not_shut_the_door() {
     // What must hold on a busy machine and in a debug build too: the sender waits 5 s.
     assert!(at(99) < Duration::from_secs(5), "p99 {:?}", at(99));
     assert!(resident < 512 * 1024, "{resident} KiB");
+}
+
+/// Opens more live streams than there may be, which read nothing, then sends events: how much memory that took at most over what it
+/// had before, in KiB.
+async fn crowd_of_slow_readers(events: u64, padding: usize) -> u64 {
+    let program = Place::temporary("").start();
+    let mut readers = Vec::new();
+    for _ in 0..300 {
+        let mut raw = Raw::connect(program.admin).await;
+        raw.send("GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        readers.push(raw);
+    }
+    // As many as may be are there, the others were refused.
+    until("the readers", || program.admin_get("/metrics").body.contains("finhook_live_readers 256"));
+    let before = program.resident_kib();
+    let mut client = Client::new(program.public);
+    let mut most = 0;
+    for number in 0..events {
+        assert_eq!(client.post(process::body("c", number, padding)).unwrap().status, 200);
+        most = most.max(program.resident_kib());
+    }
+    // One that does read gets all of them, in order, while the others hold what they have not taken.
+    let mut raw = Raw::connect(program.admin).await;
+    drop(readers.split_off(200));
+    until("room for one more", || !program.admin_get("/metrics").body.contains("finhook_live_readers 256"));
+    raw.send("GET /api/v1/stream?since=1h HTTP/1.0\r\nHost: localhost\r\n\r\n").await;
+    let (mut seen, mut text) = (Vec::new(), String::new());
+    while (seen.len() as u64) < events {
+        let more = raw.some().await;
+        // Where lines end in what came; the beginning of the next one stays.
+        let end = more.rfind('\n').map_or(0, |end| end + 1);
+        text.push_str(&more[..end]);
+        if end > 0 {
+            let ids = text.lines().filter_map(|line| line.strip_prefix("id: ")?.parse::<u64>().ok());
+            seen.extend(ids.filter(|id| *id > 0));
+            text.clear();
+            most = most.max(program.resident_kib());
+        }
+        text.push_str(&more[end..]);
+    }
+    assert_eq!(seen, (1..=events).collect::<Vec<_>>());
+    most - before
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_readers_of_the_live_stream_cost_bounded_memory_whatever_the_size_of_events() {
+    for (events, padding) in [(60, 900_000), (600, 20_000)] {
+        let kib = crowd_of_slow_readers(events, padding).await;
+        println!("{events} events of {padding} bytes: {} MiB", kib / 1024);
+        assert!(kib <= 48 * 1024, "{events} events of {padding} bytes: {} MiB over idle", kib / 1024);
+    }
 }

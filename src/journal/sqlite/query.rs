@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::Reader;
 use super::deliveries::read_sink;
 use super::rows::{self, NEXT, WHOLE, WITHOUT_BODY};
-use crate::event::{Event, Kind};
+use crate::event::{Event, Fields, Kind};
 use crate::journal::{
     CLOCK_SLACK_MS, Delivery, DeliveryState, EventState, Filter, Found, Listed, Order, Page, ReadError, Resolved, Row,
     SinkReport, SinkState, Wants,
@@ -17,6 +17,8 @@ use crate::journal::{
 
 /// Rows that one call looks at, at most.
 const SCAN: usize = 10_000;
+/// Bytes of one page of a list: strangers choose how long the fields are.
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// The same when each row's state at the sinks must be looked up.
 const SCAN_STATES: usize = 2_000;
 
@@ -222,7 +224,7 @@ fn list(
     let Filter { conversation, user, event, status, since_ms, until_ms, .. } = filter;
     let mut rows =
         statement.query(params![first, last, conversation, user, event, since_ms, until_ms, kind, status])?;
-    let mut events = Vec::new();
+    let (mut events, mut bytes) = (Vec::new(), 0);
     while let Some(row) = rows.next()? {
         let seq = row.get::<_, i64>(0)?.unsigned_abs();
         let Ok(event) = rows::event(row) else {
@@ -235,13 +237,20 @@ fn list(
         } else {
             None
         };
+        bytes += fields_bytes(&event);
         events.push(Listed { seq, event, body_bytes: row.get::<_, i64>(NEXT)?.unsigned_abs(), delivery });
-        if events.len() == limit {
+        if events.len() == limit || bytes >= PAGE_BYTES {
             return Ok(Page { events, next: Some(seq) });
         }
     }
     let is_last = seen < budget as i64 || is_past(connection, bound, order, filter)?;
     Ok(Page { events, next: (!is_last).then_some(bound.unsigned_abs()) })
+}
+
+fn fields_bytes(event: &Event) -> usize {
+    let Fields { event_name, conversation_id, user_id, created_at, status, reason, message_id } = &event.fields;
+    let all = [event_name, conversation_id, user_id, created_at, status, reason, message_id];
+    all.into_iter().flatten().map(|text| text.len()).sum()
 }
 
 /// Whether nothing beyond `seq` can have been received in the time that is asked for.

@@ -107,6 +107,15 @@ impl Raw {
         self.read
     }
 
+    /// What comes next of a text, as it comes.
+    pub async fn some(&mut self) -> String {
+        while self.read.is_empty() || std::str::from_utf8(&self.read).is_err() {
+            self.read.reserve(64 << 10);
+            assert!(self.more(PATIENCE).await.expect("more takes too long"), "closed");
+        }
+        String::from_utf8(std::mem::take(&mut self.read)).unwrap()
+    }
+
     /// Watches the connection for a while: `Ok` when it stays open, `Err` when it is closed. Panics when bytes come.
     pub async fn stays_silent(&mut self, this_long: Duration) -> Result<(), ()> {
         assert_eq!(String::from_utf8_lossy(&self.read), "", "more was said");
