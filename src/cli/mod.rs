@@ -10,6 +10,7 @@ mod client;
 mod events;
 pub mod fake_fin;
 mod healthcheck;
+mod journal;
 mod live_client;
 mod logging;
 mod sample;
@@ -92,6 +93,8 @@ enum Command {
     Events(events::Args),
     /// See how the sinks stand; pause, resume, retry or forget one
     Sinks(sinks::Args),
+    /// Make a copy of the journal, also while finhook runs
+    Journal(journal::Args),
     /// Run a stand-in for the Fin Agent API, to develop and test against
     FakeFin(fake_fin::Args),
     /// Print completions for a shell: bash, zsh, fish and others
@@ -137,6 +140,7 @@ pub fn main() -> ExitCode {
             fake_fin::run(args, interrupted()?).await?;
             Ok(ExitCode::SUCCESS)
         }),
+        Command::Journal(args) => journal::run(args, &global),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),
         Command::Healthcheck(args) => healthcheck::run(args, &global),

@@ -25,6 +25,7 @@ pub mod sqlite;
 mod types;
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -36,8 +37,8 @@ use crate::metrics::Metrics;
 
 pub use query::{Delivery, DeliveryState, EventState, Filter, Found, Listed, Order, Page, Resolved, SinkReport, Wants};
 pub use types::{
-    AppendError, Appended, Dead, DueLane, Ended, EraseError, Expired, Fresh, LaneState, OpenError, Park, Parked,
-    ReadError, Removed, RetentionError, Retried, Row, Settlement, SinkNumber, SinkState, WriteError,
+    AppendError, Appended, Backup, BackupError, Dead, DueLane, Ended, EraseError, Expired, Fresh, LaneState, OpenError,
+    Park, Parked, ReadError, Removed, RetentionError, Retried, Row, Settlement, SinkNumber, SinkState, WriteError,
 };
 
 /// Events in one step of a replay, or of a retry of dead letters.
@@ -75,6 +76,15 @@ pub struct Opened {
 pub fn open(config: &config::Journal, metrics: Arc<Metrics>) -> Result<Opened, OpenError> {
     let (store, running) = sqlite::Store::open(config, metrics)?;
     Ok(Opened { journal: Journal::Sqlite(store), running: Running::Sqlite(running) })
+}
+
+/// Makes a consistent copy of the configured journal, whether a finhook runs on it or not, and checks it. Blocks for as long as
+/// that takes. `to` must not exist; after an error it still doesn't.
+///
+/// # Errors
+/// See [`BackupError`].
+pub fn backup(config: &config::Journal, to: &Path) -> Result<Backup, BackupError> {
+    sqlite::backup(&config.path, to)
 }
 
 /// A handle of the journal; cheap to clone. Everything that changes it goes through here.

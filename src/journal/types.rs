@@ -337,6 +337,49 @@ pub enum OpenError {
     },
 }
 
+/// A copy that was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backup {
+    /// Events in it.
+    pub events: u64,
+    /// Events in it whose bytes had changed on disk before.
+    pub damaged: u64,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// Why no copy was made.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// The journal, or the copy, is not what it should be.
+    #[error(transparent)]
+    Journal(#[from] OpenError),
+    /// Something is there already.
+    #[error("{path} exists: it is left alone; name a new file")]
+    Exists {
+        /// The new file.
+        path: PathBuf,
+    },
+    /// The new file can't be written.
+    #[error("can't write {path}: {error}: name a file in a folder that finhook may write to, with room for it")]
+    Target {
+        /// The new file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// Copying failed.
+    #[error("copying {from} to {to} failed: {error}: is there room for it?")]
+    Copy {
+        /// The journal.
+        from: PathBuf,
+        /// The new file.
+        to: PathBuf,
+        /// The store's own words.
+        error: String,
+    },
+}
+
 /// The writer is gone for a reason it could not tell.
 #[derive(Debug, thiserror::Error)]
 pub enum Ended {

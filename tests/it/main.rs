@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod admin;
+mod backup;
 mod cli;
 mod config;
 mod configuration;

@@ -6,13 +6,14 @@
 //!
 //! - [`open`], [`schema`], [`wal`]: how a file is opened, checked and locked, and the stored format.
 //! - [`queue`], [`writer`], [`room`], [`checkpoint`], [`tail`]: the way of an event to the disk.
-//! - [`read`], [`deliveries`], [`rows`]: for the workers. [`query`], [`replay`], [`purge`], [`scrub`], [`retention`]: for
-//!   operators, and in time.
+//! - [`read`], [`deliveries`], [`rows`]: for the workers. [`query`], [`replay`], [`purge`], [`scrub`], [`retention`],
+//!   [`mod@backup`]: for operators, and in time.
 //!
 //! Invariants:
 //! - Every row of `parked` has its lane's row in `lanes`.
 //! - After an I/O error nothing more is written: the process ends, and the next open checks the file.
 
+mod backup;
 mod checkpoint;
 mod deliveries;
 mod open;
@@ -44,6 +45,7 @@ use crate::metrics::Metrics;
 use queue::{Append, Change, Queue};
 use tail::Tail;
 
+pub(super) use backup::backup;
 pub use open::Running;
 pub use read::Reader;
 pub use retention::Retention;

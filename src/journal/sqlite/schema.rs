@@ -242,8 +242,24 @@ fn prepare(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
+/// Opens a journal that need not be this process's, and leaves it as it is.
+pub(super) fn open_for_reading(path: &Path) -> Result<Connection, OpenError> {
+    let connection = connect(path, true)?;
+    let sqlite = |error| explain(path, error);
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(sqlite)?;
+    let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(sqlite);
+    if number("application_id")? != APPLICATION_ID {
+        return Err(OpenError::Foreign { path: path.to_owned(), why: "it has not finhook's mark".to_owned() });
+    }
+    let found = number("user_version")?;
+    if found > VERSION {
+        return Err(OpenError::Newer { path: path.to_owned(), found, known: VERSION });
+    }
+    Ok(connection)
+}
+
 /// Reads the whole file and says whether it is sound. About half a second a million events.
-fn check(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     let verdict: Option<String> = connection
         .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
         .optional()
