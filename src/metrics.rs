@@ -84,6 +84,8 @@ pub struct Metrics {
     pub sse_open: Gauge,
     /// Chunks of replies that were missing when a later one came.
     pub sse_chunk_gaps: Counter,
+    /// Events in an event stream that belong to another conversation than the stream's.
+    pub sse_foreign: Counter,
     /// Readers of the live stream.
     pub live_readers: Gauge,
     /// From the complete head of a request to its answer.
@@ -185,6 +187,7 @@ impl Metrics {
             sse_streams: Family::default(),
             sse_open: Gauge::default(),
             sse_chunk_gaps: Counter::default(),
+            sse_foreign: Counter::default(),
             live_readers: Gauge::default(),
             ack_seconds: latency(),
             commit_seconds: latency(),
@@ -224,6 +227,8 @@ impl Metrics {
         r.register("sse_streams", "Event streams of Fin's that ended, by how", metrics.sse_streams.clone());
         r.register("sse_open", "Event streams of Fin's that are listened to", metrics.sse_open.clone());
         r.register("sse_chunk_gaps", "Missing chunks of streamed replies", metrics.sse_chunk_gaps.clone());
+        let help = "Events in an event stream of another conversation than the one that it is for";
+        r.register("sse_foreign", help, metrics.sse_foreign.clone());
         r.register("live_readers", "Readers of the live stream", metrics.live_readers.clone());
         r.register_with_unit("journal", "Size of the journal's files", Unit::Bytes, metrics.journal_bytes.clone());
         r.register("build", "The running build", Info::new([("version", env!("CARGO_PKG_VERSION"))]));

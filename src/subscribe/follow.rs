@@ -12,7 +12,7 @@ use reqwest::{Client, Response, StatusCode, header};
 use sse_stream::SseByteStream;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{Feed, Subscription};
+use super::{Feed, Foreign, Subscription};
 use crate::fin;
 
 /// For making a connection.
@@ -76,7 +76,7 @@ enum Broke {
 }
 
 /// Listens until the stream ends for good.
-pub(super) async fn follow<F: Feed>(client: &Client, subscription: &Subscription, feed: &F) -> End {
+pub(super) async fn follow<F: Feed>(client: &Client, subscription: &Subscription, feed: &F, foreign: &Foreign) -> End {
     let began = Instant::now();
     let (token_end, end) = (began + subscription.life, began + subscription.life + LONGEST);
     let mut progress = Progress::default();
@@ -84,7 +84,7 @@ pub(super) async fn follow<F: Feed>(client: &Client, subscription: &Subscription
         match connect(client, subscription, &progress, token_end).await {
             Connected::Open(response) => {
                 progress.opened = true;
-                match read(response, feed, &mut progress, end).await {
+                match read(response, subscription, feed, foreign, &mut progress, end).await {
                     Broke::Ended if progress.over => return End::Closed,
                     // Nor is there one past the time in which a rating might have been asked for.
                     Broke::Hopeless => return progress.end(),
@@ -139,7 +139,14 @@ async fn connect(client: &Client, subscription: &Subscription, progress: &Progre
     }
 }
 
-async fn read<F: Feed>(response: Response, feed: &F, progress: &mut Progress, end: Instant) -> Broke {
+async fn read<F: Feed>(
+    response: Response,
+    subscription: &Subscription,
+    feed: &F,
+    foreign: &Foreign,
+    progress: &mut Progress,
+    end: Instant,
+) -> Broke {
     let unfinished = Arc::new(AtomicUsize::new(0));
     let mut events = pin!(SseByteStream::new(bounded(response.bytes_stream(), Arc::clone(&unfinished))));
     loop {
@@ -157,7 +164,12 @@ async fn read<F: Feed>(response: Response, feed: &F, progress: &mut Progress, en
             progress.retry = Some(Duration::from_millis(ms).min(BACKOFF.1));
         }
         if let Some(body) = event.data.filter(|data| !data.is_empty()) {
-            let over = serde_json::from_str::<fin::Event>(&body).is_ok_and(|event| event.ends_turn());
+            let event = serde_json::from_str::<fin::Event>(&body).ok();
+            // It is the app's own stream all the same: stored, but not without a word.
+            if let Some(event) = event.as_ref().filter(|event| *event.conversation_id != *subscription.conversation) {
+                foreign.came(&subscription.conversation, &event.conversation_id);
+            }
+            let over = event.is_some_and(|event| event.ends_turn());
             if !store(feed, body.into(), end).await {
                 return Broke::Hopeless;
             }

@@ -26,8 +26,11 @@ use tokio::task::JoinSet;
 pub use allow::{Refused, Subscription};
 pub use follow::End;
 
+use prometheus_client::metrics::counter::Counter;
+
 use crate::metrics::Metrics;
 use crate::outbound;
+use crate::serve::Seldom;
 
 /// Event streams open at once.
 pub const MAX_STREAMS: usize = 1024;
@@ -37,6 +40,35 @@ pub trait Feed: Send + Sync + 'static {
     /// Takes the bytes of one event; returns once it is stored, or shown if it is live only. `false`: it can't be stored
     /// now, try again.
     fn take(&self, body: Bytes) -> impl Future<Output = bool> + Send;
+}
+
+/// Events in a stream that belong to another conversation than the one that its channel names.
+#[derive(Debug)]
+struct Foreign {
+    count: Counter,
+    said: Mutex<Seldom>,
+}
+
+impl Foreign {
+    fn new(metrics: &Metrics) -> Self {
+        Self { count: metrics.sse_foreign.clone(), said: Mutex::default() }
+    }
+
+    fn came(&self, of_channel: &str, conversation: &str) {
+        /// Longest id in the log, in characters.
+        const SHOWN: usize = 100;
+        self.count.inc();
+        let times = self.said.lock().unwrap_or_else(PoisonError::into_inner).happened();
+        if let Some(times) = times {
+            let conversation: String = conversation.chars().take(SHOWN).collect();
+            tracing::warn!(
+                channel = of_channel,
+                conversation,
+                times,
+                "an event stream had an event of another conversation than its channel names; it is stored. Said once a minute at most"
+            );
+        }
+    }
 }
 
 /// Where URLs are handed in. Cheap to clone.
@@ -62,6 +94,7 @@ pub struct Subscriber<F> {
     queue: mpsc::Receiver<Subscription>,
     feed: Arc<F>,
     metrics: Arc<Metrics>,
+    foreign: Arc<Foreign>,
     client: reqwest::Client,
 }
 
@@ -93,7 +126,7 @@ pub fn subscriber<F: Feed>(
     // Every active URL has room in the queue.
     let (sender, queue) = mpsc::channel(MAX_STREAMS);
     let subscriptions = Subscriptions { shared: Arc::clone(&shared), queue: sender };
-    Ok((subscriptions, Subscriber { shared, queue, feed, metrics, client }))
+    Ok((subscriptions, Subscriber { shared, queue, feed, foreign: Arc::new(Foreign::new(&metrics)), metrics, client }))
 }
 
 impl Subscriptions {
@@ -154,6 +187,7 @@ impl<F: Feed> Subscriber<F> {
                         subscription,
                         Arc::clone(&self.feed),
                         Arc::clone(&self.metrics),
+                        Arc::clone(&self.foreign),
                     );
                     streams.spawn(listen);
                 }
@@ -174,12 +208,13 @@ async fn listen<F: Feed>(
     subscription: Subscription,
     feed: Arc<F>,
     metrics: Arc<Metrics>,
+    foreign: Arc<Foreign>,
 ) {
     let conversation = subscription.conversation.clone();
     // Gives the URL back however this ends, a shutdown included.
     let _listening = Listening { shared, url: subscription.url.clone(), metrics: Arc::clone(&metrics) };
     metrics.sse_open.inc();
-    let end = follow::follow(&client, &subscription, &*feed).await;
+    let end = follow::follow(&client, &subscription, &*feed, &foreign).await;
     metrics.sse_stream(end.name());
     if end == End::Closed {
         tracing::debug!(%conversation, "event stream closed by Fin");

@@ -310,3 +310,22 @@ async fn the_api_key_and_the_callers_token_are_in_no_log_error_metric_answer_or_
         assert!(!contains(&answers, secret), "{secret}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_of_another_conversation_in_a_stream_is_stored_warned_of_and_counted() {
+    let (fin, _) = server(|_| {
+        let event = |conversation: &str, status: &str| {
+            json!({"event_name": "fin_status_updated", "conversation_id": conversation, "status": status}).to_string()
+        };
+        let text = format!("data: {}\n\ndata: {}\n\n", event("other", "thinking"), event("c1", "complete"));
+        ([("content-type", "text/event-stream")], text).into_response()
+    })
+    .await;
+    let served = Served::start("http://127.0.0.1:1", &[("GATEWAY__APP_ID", "app")]);
+    let url = format!("http://{fin}/s?channels=fin_agent_api:app:c1&accessToken=t");
+    assert_eq!(served.subscribe(&url).await, 202);
+    until("both are stored", || served.metrics().contains("event=\"fin_status_updated\"} 2"));
+    assert!(served.metrics().contains("finhook_sse_foreign_total 1\n"), "{}", served.metrics());
+    let log = served.finhook.logged("another conversation than its channel names").unwrap();
+    assert!(log.contains("\"other\"") && log.contains("\"c1\"") && log.contains("WARN"), "{log}");
+}

@@ -73,8 +73,9 @@ async fn against(answers: Vec<String>, life: Duration, store: &Store) -> (End, V
         // More connections than answers are never served.
         std::future::pending::<()>().await;
     };
+    let foreign = Foreign::new(&crate::metrics::Metrics::new());
     let end = tokio::select! {
-        end = follow(&client, &subscription, store) => end,
+        end = follow(&client, &subscription, store, &foreign) => end,
         () = serve => unreachable!(),
         () = sleep(DEADLINE) => panic!("it goes on for ever"),
     };
