@@ -3,6 +3,7 @@
 //! `/livez`, `/readyz` and `/metrics` are for everyone who reaches the listener; `/api/v1` is behind the [`guard`]. The API
 //! reads through a connection of its own, and changes nothing but through the journal's writer, in bounded steps.
 
+mod bulk;
 mod events;
 mod failures;
 mod filters;
@@ -36,7 +37,8 @@ use crate::metrics::{self, Metrics};
 use crate::serve::guard::{self, Guard, Hosts};
 use crate::serve::{Limits, Problem, Server};
 
-pub use events::{DeliveryItem, EventDetail, EventItem, EventPage, Purged, Replayed};
+pub use bulk::{Purged, Replayed};
+pub use events::{DeliveryItem, EventDetail, EventItem, EventPage};
 pub use filters::{ListQuery, Selection, State as AnyState};
 pub use health::{Readiness, Stage};
 pub use sinks::{Forgotten, Mode, Retried, SinkItem, SinkList};
@@ -119,6 +121,14 @@ impl Api {
         found.ok_or_else(|| Problem::not_found(unknown))
     }
 
+    /// Whether a filter names a sink that there is.
+    async fn known(&self, sink: Option<&str>) -> Result<(), Problem> {
+        match sink {
+            Some(name) => self.report(name).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
     /// Tells a sink's worker something, if it has one, and waits until it has obeyed.
     async fn tell(&self, name: &str, command: Command) {
         let Some(handle) = self.handle(name) else { return };
@@ -182,8 +192,8 @@ impl Listener {
             .route("/openapi.json", get(openapi::openapi_json))
             .route("/events", get(events::list))
             .route("/events/{id}", get(events::show))
-            .route("/events/replay", post(events::replay))
-            .route("/events/purge", post(events::purge))
+            .route("/events/replay", post(bulk::replay))
+            .route("/events/purge", post(bulk::purge))
             .route("/sinks", get(sinks::list))
             .route("/sinks/{name}/pause", post(sinks::pause))
             .route("/sinks/{name}/resume", post(sinks::resume))

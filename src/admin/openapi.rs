@@ -6,7 +6,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use super::rules::{self, Moment};
-use super::{events, filters, sinks};
+use super::{bulk, events, filters, sinks};
 use crate::serve::Problem;
 
 #[derive(OpenApi)]
@@ -17,7 +17,7 @@ use crate::serve::Problem;
     ),
     paths(
         livez, readyz, metrics, openapi_json, stream,
-        events::list, events::show, events::replay, events::purge,
+        events::list, events::show, bulk::replay, bulk::purge,
         sinks::list, sinks::pause, sinks::resume, sinks::retry_dead, sinks::forget,
     ),
     components(schemas(Problem, filters::Selection)),
