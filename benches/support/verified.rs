@@ -13,7 +13,7 @@ use finhook::event::Event;
 use finhook::metrics::Metrics;
 use finhook::receive::{self, Answer, Intake, Refusal, Unrouted};
 use finhook::serve::{Limits, Server};
-use finhook::verify::{Keyring, Signature};
+use finhook::verify::{Keyring, Scheme, Signature};
 
 use super::events::SECRET;
 use super::finhook::PATH;
@@ -29,7 +29,7 @@ impl Intake for Forgetful {
     type Claim = (Signature, Option<Box<str>>);
 
     fn claim(&self, _endpoint: usize, headers: &HeaderMap) -> Result<Self::Claim, Refusal> {
-        let signature = Signature::from_headers(headers).map_err(|_| Refusal::Unauthenticated)?;
+        let signature = Signature::from_headers(headers).map_err(|_| Refusal::Unauthenticated(Scheme::Fin))?;
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(Into::into);
         Ok((signature, content_type))
     }
@@ -37,7 +37,7 @@ impl Intake for Forgetful {
     async fn take(&self, _endpoint: usize, (signature, content_type): Self::Claim, body: Bytes) -> Answer {
         let body = Bytes::copy_from_slice(&body);
         let Ok(verified) = self.keyring.verify(&signature, body) else {
-            return Answer::Refused(Refusal::Unauthenticated);
+            return Answer::Refused(Refusal::Unauthenticated(Scheme::Fin));
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let now_ms = i64::try_from(now.as_millis()).unwrap_or(0);

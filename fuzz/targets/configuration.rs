@@ -33,7 +33,7 @@ fuzz_target!(|data: &[u8]| {
     match loaded {
         Ok(loaded) => {
             let shown = format!("{loaded:?} {}", loaded.to_redacted_toml());
-            for secret in loaded.config.endpoints.values().flat_map(|endpoint| &endpoint.signing_secrets) {
+            for secret in loaded.config.endpoints.values().flat_map(|endpoint| &endpoint.secrets) {
                 let secret = secret.expose_secret();
                 // One that stands elsewhere in the input, too, may be shown from there.
                 let only_here = String::from_utf8_lossy(data).matches(secret).count() == 1;

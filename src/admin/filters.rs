@@ -36,7 +36,7 @@ pub(super) const FILTERS: [&str; 7] = ["conversation", "user", "event", "status"
 pub enum State {
     /// Stored and delivered.
     Stored,
-    /// Authentic, but not a Fin event.
+    /// Authentic, but not an event.
     Quarantined,
     /// Authentic, but older than the dedupe window.
     Stale,

@@ -22,14 +22,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admin::{self, Readiness, Stage};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::dispatch::Phase;
 use crate::journal::{self, Journal};
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::receive::{self, Endpoint, Receiver, Unrouted};
 use crate::serve::{self, Limits, Server};
-use crate::verify::{ClientSecret, Keyring, rotation};
+use crate::verify::{Keyring, Scheme, rotation};
 use fin::FinSide;
 use front::Front;
 
@@ -117,15 +117,16 @@ impl App {
         let mut endpoints = Vec::new();
         for (name, settings) in &config.endpoints {
             let name: Arc<str> = name.as_str().into();
-            let keyring = Arc::new(Keyring::new(&settings.signing_secrets));
+            let keyring = Arc::new(Keyring::of(settings.kind, &settings.secrets));
             if keyring.is_empty() {
+                let (key, file_key) = config::Endpoint::secrets_key(settings.kind);
                 tracing::warn!(
                     endpoint = &*name,
                     "no signing secret yet: HEAD is answered so that the callback URL can be saved in Intercom, POST gets 503. Then \
-                     put the secret into signing_secrets_file (taken at once) or signing_secrets (needs a restart)"
+                     put the secret into {file_key} (taken at once) or {key} (needs a restart)"
                 );
             }
-            if let Some(file) = settings.signing_secrets_file.clone() {
+            if let Some(file) = settings.secrets_file.clone() {
                 let watched = rotation::watch(file, keyring.clone(), name.clone());
                 background.spawn(async move { match watched.await {} });
             }
@@ -133,8 +134,12 @@ impl App {
                 metrics: metrics.endpoint(&name),
                 name,
                 keyring,
-                client_secret: settings.client_secret.as_ref().map(ClientSecret::new),
+                client_secret: settings
+                    .client_secret
+                    .as_ref()
+                    .map(|secret| Keyring::of(Scheme::Intercom, std::slice::from_ref(secret))),
                 mismatches: Mutex::default(),
+                mistaken: Mutex::default(),
             });
         }
         let retention = journal.retention(&config.journal)?;

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use super::{Failure, Global, print};
+use crate::config::Endpoint;
 
 /// Load and check the configuration, and print the effective one as TOML: where each value came from, secrets redacted.
 ///
@@ -22,13 +23,14 @@ pub(super) fn run(_: Args, global: &Global) -> Result<ExitCode, Failure> {
     let mut warnings = loaded.warnings.clone();
     warnings.extend(loaded.access_warnings());
     // The receiver itself logs this when it starts.
-    let waiting = loaded.config.endpoints.iter().filter(|(_, endpoint)| endpoint.signing_secrets.is_empty());
+    let waiting = loaded.config.endpoints.iter().filter(|(_, endpoint)| endpoint.secrets.is_empty());
     warnings.extend(waiting.map(|(name, endpoint)| {
-        let fix = match &endpoint.signing_secrets_file {
+        let fix = match &endpoint.secrets_file {
             Some(file) => format!("put it into {}", file.display()),
             None => {
-                let var = format!("FINHOOK__ENDPOINTS__{}__SIGNING_SECRETS", name.to_uppercase());
-                format!("set endpoints.{name}.signing_secrets_file, or {var}")
+                let (key, file_key) = Endpoint::secrets_key(endpoint.kind);
+                let var = format!("FINHOOK__ENDPOINTS__{name}__{key}").to_uppercase();
+                format!("set endpoints.{name}.{file_key}, or {var}")
             }
         };
         format!("endpoints.{name} has no signing secret yet, so POST will be answered with 503; {fix}")

@@ -14,7 +14,8 @@ use super::sign::{With, no_secret, read};
 use super::{FAILED, Failure, Global, client, print, usage};
 use crate::clock;
 use crate::config::{Config, Endpoint};
-use crate::{terminal, verify};
+use crate::terminal;
+use crate::verify::Scheme;
 
 /// Longer than finhook takes for any answer with its built-in limits.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -24,7 +25,8 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// Prints one line an answer: status, id, outcome. Exit code 1 when one of them is not 200.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Events: fin_replied, fin_status_updated, csat_requested, fin_reply_chunk, or any other name.
+Events: fin_replied, fin_status_updated, csat_requested, fin_reply_chunk, or any other name; for an endpoint of kind intercom
+the topic of a classic webhook, such as conversation.admin.replied.
 
 Examples:
   finhook send                                   # fin_replied, with the configured secret
@@ -53,14 +55,14 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
-    let (url, secret) = match (&args.url, args.with.given()) {
-        (Some(url), Some(secret)) => (url.clone(), secret),
+    let (url, scheme, secret) = match (&args.url, args.with.given()) {
+        (Some(url), Some(secret)) => (url.clone(), Scheme::Fin, secret),
         (url, secret) => configured(url.clone(), secret, &args.with, &global.load()?.config)?,
     };
-    let mut samples = Samples::new(args.event, args.conversation);
+    let mut samples = Samples::new(scheme, args.event, args.conversation);
     let file = args.file.map(|file| read(Some(&file))).transpose()?;
     let next = || file.clone().unwrap_or_else(|| samples.next(clock::now_ms()));
-    let all_good = client::block_on(send(&url, &secret, args.count, next))?;
+    let all_good = client::block_on(send(&url, scheme, &secret, args.count, next))?;
     Ok(if all_good { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
@@ -70,7 +72,7 @@ fn configured(
     secret: Option<SecretString>,
     with: &With,
     config: &Config,
-) -> Result<(Url, SecretString), Failure> {
+) -> Result<(Url, Scheme, SecretString), Failure> {
     let (name, endpoint) = match with.named(config)? {
         Some(named) => named,
         None => pick(config, url.as_ref())?,
@@ -84,9 +86,9 @@ fn configured(
             url.parse().map_err(|e| Failure::new(format!("{url}: {e}")))?
         }
     };
-    match secret.or_else(|| endpoint.signing_secrets.first().cloned()) {
-        Some(secret) => Ok((url, secret)),
-        None => Err(no_secret(name)),
+    match secret.or_else(|| endpoint.secrets.first().cloned()) {
+        Some(secret) => Ok((url, endpoint.kind, secret)),
+        None => Err(no_secret(name, endpoint.kind)),
     }
 }
 
@@ -100,6 +102,7 @@ fn pick<'a>(config: &'a Config, url: Option<&Url>) -> Result<(&'a str, &'a Endpo
 /// Posts one after the other; false when an answer was not 200.
 async fn send(
     url: &Url,
+    scheme: Scheme,
     secret: &SecretString,
     count: u32,
     mut next: impl FnMut() -> Vec<u8>,
@@ -116,7 +119,7 @@ async fn send(
         let request = client
             .post(url.clone())
             .header(CONTENT_TYPE, "application/json")
-            .header(verify::HEADER, verify::sign(secret, &body))
+            .header(scheme.header(), scheme.sign(secret, &body))
             .body(body);
         let answer = request.send().await.map_err(explain)?;
         let status = answer.status().as_u16();

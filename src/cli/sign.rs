@@ -8,10 +8,11 @@ use secrecy::SecretString;
 
 use super::{FAILED, Failure, Global, print};
 use crate::config::{Config, Endpoint};
-use crate::verify::{self, Keyring, Signature};
+use crate::verify::{Keyring, Scheme, Signature};
 
 /// Print the value of X-Fin-Agent-API-Webhook-Signature for a body: `sha256=` and 64 hexadecimal digits.
 ///
+/// With an endpoint for classic Intercom webhooks it is the value of X-Hub-Signature: `sha1=` and 40 digits.
 /// The body is signed byte for byte: a line end at the end of the file counts.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -34,7 +35,7 @@ Examples:
   finhook verify --signature sha256=2f0c… body.json
   finhook verify --signature \"$(finhook sign body.json)\" <body.json && echo yes")]
 pub(super) struct VerifyArgs {
-    /// The value of X-Fin-Agent-API-Webhook-Signature
+    /// The value of X-Fin-Agent-API-Webhook-Signature, or of X-Hub-Signature
     #[arg(long, value_name = "VALUE")]
     signature: String,
     /// The body; `-` or nothing: stdin
@@ -70,19 +71,31 @@ impl With {
         })
     }
 
-    /// The secret given, else those of the endpoint named, else those of all endpoints.
-    fn secrets(&self, global: &Global) -> Result<Vec<SecretString>, Failure> {
+    /// How the endpoint named wants to be signed for, else Fin's.
+    fn scheme(&self, global: &Global) -> Result<Scheme, Failure> {
+        if self.endpoint.is_none() {
+            return Ok(Scheme::Fin);
+        }
+        Ok(self.named(&global.load()?.config)?.map_or(Scheme::Fin, |(_, endpoint)| endpoint.kind))
+    }
+
+    /// The secret given, else those of the endpoint named, else those of all endpoints of a scheme.
+    fn secrets(&self, scheme: Scheme, global: &Global) -> Result<Vec<SecretString>, Failure> {
         if let Some(secret) = self.given() {
             return Ok(vec![secret]);
         }
         let config = global.load()?.config;
         let secrets = match self.named(&config)? {
-            Some((_, endpoint)) => endpoint.signing_secrets.clone(),
-            None => config.endpoints.values().flat_map(|endpoint| endpoint.signing_secrets.clone()).collect(),
+            Some((_, endpoint)) => endpoint.secrets.clone(),
+            None => {
+                let of_scheme = config.endpoints.values().filter(|endpoint| endpoint.kind == scheme);
+                of_scheme.flat_map(|endpoint| endpoint.secrets.clone()).collect()
+            }
         };
         if secrets.is_empty() {
             let name = self.endpoint.as_deref().or_else(|| config.endpoints.keys().next().map(String::as_str));
-            return Err(no_secret(name.unwrap_or("fin")));
+            let name = name.unwrap_or("fin");
+            return Err(no_secret(name, config.endpoints.get(name).map_or(scheme, |endpoint| endpoint.kind)));
         }
         Ok(secrets)
     }
@@ -93,28 +106,34 @@ fn secret(text: &str) -> Result<SecretString, &'static str> {
 }
 
 /// What to do when an endpoint has no secret.
-pub(super) fn no_secret(endpoint: &str) -> Failure {
-    let var = endpoint.to_uppercase();
+pub(super) fn no_secret(endpoint: &str, kind: Scheme) -> Failure {
+    let (key, file_key) = Endpoint::secrets_key(kind);
+    let var = format!("FINHOOK__ENDPOINTS__{endpoint}__{key}").to_uppercase();
     Failure::new(format!(
-        "no signing secret: give --secret, or set FINHOOK__ENDPOINTS__{var}__SIGNING_SECRETS or \
-         endpoints.{endpoint}.signing_secrets_file in the configuration"
+        "no signing secret: give --secret, or set {var} or endpoints.{endpoint}.{file_key} in the configuration"
     ))
 }
 
 pub(super) fn sign(args: SignArgs, global: &Global) -> Result<ExitCode, Failure> {
-    let secrets = args.with.secrets(global)?;
+    let scheme = args.with.scheme(global)?;
+    let secrets = args.with.secrets(scheme, global)?;
     let body = read(args.file.as_deref())?;
-    let Some(current) = secrets.first() else { return Err(no_secret("fin")) };
-    print(&format!("{}\n", verify::sign(current, &body)))?;
+    let Some(current) = secrets.first() else { return Err(no_secret("fin", scheme)) };
+    print(&format!("{}\n", scheme.sign(current, &body)))?;
     Ok(ExitCode::SUCCESS)
 }
 
 pub(super) fn verify(args: VerifyArgs, global: &Global) -> Result<ExitCode, Failure> {
-    let secrets = args.with.secrets(global)?;
+    let scheme = Scheme::of(Some(&args.signature));
+    let secrets = args.with.secrets(scheme, global)?;
     let body = read(args.file.as_deref())?;
-    let verified = Signature::parse(args.signature.as_bytes())
+    let signature = match scheme {
+        Scheme::Fin => Signature::parse(args.signature.as_bytes()),
+        Scheme::Intercom => Signature::parse_hub(args.signature.as_bytes()),
+    };
+    let verified = signature
         .map_err(|e| e.to_string())
-        .and_then(|signature| Keyring::new(&secrets).verify(&signature, body.into()).map_err(|e| e.to_string()));
+        .and_then(|signature| Keyring::of(scheme, &secrets).verify(&signature, body.into()).map_err(|e| e.to_string()));
     match verified {
         Ok(_) => {
             print("valid\n")?;

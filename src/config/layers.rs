@@ -185,7 +185,7 @@ mod tests {
     }
 
     fn secrets(loaded: &Loaded, endpoint: &str) -> Vec<String> {
-        let secrets = &loaded.config.endpoints[endpoint].signing_secrets;
+        let secrets = &loaded.config.endpoints[endpoint].secrets;
         secrets.iter().map(|s| s.expose_secret().to_owned()).collect()
     }
 

@@ -36,6 +36,8 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::Serialize;
 
+use crate::verify::Scheme;
+
 pub use error::Error;
 pub use layers::{Inputs, Loaded};
 pub use relay_url::RelayUrl;
@@ -126,17 +128,31 @@ pub struct Admin {
     pub token: Option<SecretString>,
 }
 
-/// `[endpoints.NAME]`: one Fin app.
+/// `[endpoints.NAME]`: one Fin app, or one app whose classic webhooks come.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
+    /// Whose webhooks it takes.
+    pub kind: Scheme,
     /// Path of the callback URL.
     pub path: String,
-    /// The secrets given as values or read from the file at load time; may be empty (not yet known).
-    pub signing_secrets: Vec<SecretString>,
+    /// The secrets that sign its events, given as values or read from the file at load time; may be empty (not yet known).
+    /// Fin's `signing_secrets`, or Intercom's `client_secret`.
+    pub secrets: Vec<SecretString>,
     /// The file to watch for changes, if one is configured.
-    pub signing_secrets_file: Option<PathBuf>,
-    /// Verifies the settings page's test.
+    pub secrets_file: Option<PathBuf>,
+    /// Of Fin only: verifies the settings page's test.
     pub client_secret: Option<SecretString>,
+}
+
+impl Endpoint {
+    /// The key that holds the secrets that sign its events, and its twin for a file.
+    #[must_use]
+    pub fn secrets_key(kind: Scheme) -> (&'static str, &'static str) {
+        match kind {
+            Scheme::Fin => ("signing_secrets", "signing_secrets_file"),
+            Scheme::Intercom => ("client_secret", "client_secret_file"),
+        }
+    }
 }
 
 /// `[journal]`: the durable store.
@@ -247,7 +263,7 @@ pub enum From {
 pub struct Match {
     /// Endpoint names.
     pub endpoints: Vec<String>,
-    /// Event names.
+    /// Event names and topics; `a.*` is every name that begins with `a.`.
     pub events: Vec<String>,
     /// Values of `status`.
     pub statuses: Vec<String>,

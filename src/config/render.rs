@@ -13,6 +13,7 @@ use super::error::one_line;
 use super::tree::BUILT_IN;
 use super::{Admin, Config, Endpoint, Gateway, Journal, Log, Server, Sink};
 use crate::clock;
+use crate::verify::Scheme;
 
 const REDACTED: &str = "<redacted>";
 
@@ -79,13 +80,17 @@ fn origin<'o>(key: &str, origins: &'o BTreeMap<String, String>) -> &'o str {
 impl Serialize for Endpoint {
     /// With the file that secrets come from, or as many of them as there are.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut keys = serializer.serialize_struct("Endpoint", 3)?;
+        let mut keys = serializer.serialize_struct("Endpoint", 4)?;
+        let (key, file_key) = Self::secrets_key(self.kind);
+        keys.serialize_field("kind", &self.kind)?;
         keys.serialize_field("path", &self.path)?;
-        match &self.signing_secrets_file {
-            Some(file) => keys.serialize_field("signing_secrets_file", file)?,
-            None => keys.serialize_field("signing_secrets", &vec![REDACTED; self.signing_secrets.len()])?,
+        match &self.secrets_file {
+            Some(file) => keys.serialize_field(file_key, file)?,
+            None => keys.serialize_field(key, &vec![REDACTED; self.secrets.len()])?,
         }
-        keys.serialize_field("client_secret", self.client_secret.as_ref().map_or("", |_| REDACTED))?;
+        if self.kind == Scheme::Fin {
+            keys.serialize_field("client_secret", self.client_secret.as_ref().map_or("", |_| REDACTED))?;
+        }
         keys.end()
     }
 }

@@ -83,12 +83,14 @@ pub(super) fn single(
     }
 }
 
-/// What is given for `signing_secrets`: the secrets known by now, of which there may be none, and the file to watch.
-pub(super) fn signing_secrets(
+/// What is given for the secrets that sign an endpoint's events: those known by now, of which there may be none, and the
+/// file to watch.
+pub(super) fn several(
     table: &mut Table,
+    (name, file_name): (&'static str, &'static str),
     warnings: &mut Vec<String>,
 ) -> Result<(Vec<SecretString>, Option<PathBuf>), Error> {
-    match twin(table, "signing_secrets", "signing_secrets_file")? {
+    match twin(table, name, file_name)? {
         Twin::Neither => Ok((Vec::new(), None)),
         Twin::Value(field) => {
             let mut secrets = Vec::new();

@@ -12,6 +12,7 @@ use super::error::one_line;
 use super::tree::{Field, Table};
 use super::{Admin, Config, Endpoint, Error, Gateway, Journal, Log, LogFormat, Server, across, secrets, sinks};
 use crate::clock;
+use crate::verify::Scheme;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -170,11 +171,22 @@ fn endpoints(
                 path
             }
         };
-        let (signing_secrets, signing_secrets_file) = secrets::signing_secrets(&mut table, warnings)?;
-        let client_secret = secrets::single(&mut table, "client_secret", "client_secret_file", true)?;
+        let kind = match table.take("kind") {
+            None => Scheme::Fin,
+            Some(field) => match field.text()? {
+                "fin" => Scheme::Fin,
+                "intercom" => Scheme::Intercom,
+                _ => return Err(field.error("is not a kind of endpoint", r#"use "fin" or "intercom""#)),
+            },
+        };
+        let (secrets, secrets_file) = secrets::several(&mut table, Endpoint::secrets_key(kind), warnings)?;
+        let client_secret = match kind {
+            Scheme::Fin => secrets::single(&mut table, "client_secret", "client_secret_file", true)?,
+            Scheme::Intercom => None,
+        };
         table.finish()?;
         let client_secret = client_secret.map(|(secret, _)| secret);
-        endpoints.insert(name, Endpoint { path, signing_secrets, signing_secrets_file, client_secret });
+        endpoints.insert(name, Endpoint { kind, path, secrets, secrets_file, client_secret });
     }
     Ok(endpoints)
 }

@@ -12,14 +12,15 @@ use super::{
     Endpoint, Error, FileSink, From, HttpSink, LogSink, Match, RelayUrl, Retry, Sink, SinkKind, across, secrets,
 };
 use crate::event::names;
-use crate::sink::http::standard_webhooks::Signer;
+use crate::verify;
+use crate::verify::standard_webhooks::Signer;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Headers that the relay sets itself, or that would change what is sent.
-const RESERVED: [&str; 13] = [
+const RESERVED: [&str; 14] = [
     "connection",
     "content-encoding",
     "content-length",
@@ -32,7 +33,8 @@ const RESERVED: [&str; 13] = [
     "transfer-encoding",
     "upgrade",
     "user-agent",
-    names::SIGNATURE_HEADER,
+    verify::FIN_HEADER,
+    "x-hub-signature",
 ];
 const RESERVED_PREFIXES: [&str; 3] = ["ce-", "webhook-", "finhook-"];
 
@@ -176,7 +178,8 @@ fn matching(
     let mut names = |field: Option<Field>, what: &str, known: &[&str]| {
         for item in field.as_ref().map_or(Ok(Vec::new()), Field::list)? {
             let name = item.text()?;
-            if endpoints.is_some() && !known.contains(&name) {
+            // Intercom has hundreds of topics, all of them with a dot.
+            if endpoints.is_some() && !known.contains(&name) && !name.contains('.') {
                 let (key, origin) = (&item.key, &item.origin);
                 warnings.push(format!("{key} ({origin}): is no known {what}: {name:?}; known: {}", known.join(", ")));
             }

@@ -16,10 +16,19 @@ pub fn matches(matching: &Match, event: &Event) -> bool {
     };
 
     one_of(&matching.endpoints, Some(&event.endpoint))
-        && one_of(&matching.events, fields.event_name.as_deref())
+        && (matching.events.is_empty()
+            || fields.event_name.as_deref().is_some_and(|name| named(&matching.events, name)))
         && one_of(&matching.statuses, fields.status.as_deref())
         && (matching.conversation_prefixes.is_empty() || begins(&matching.conversation_prefixes))
         && !begins(&matching.except_conversation_prefixes)
+}
+
+/// `a.b` is that name alone, `a.*` every name that begins with `a.`.
+fn named(list: &[String], name: &str) -> bool {
+    list.iter().any(|item| match item.strip_suffix('*') {
+        Some(group) if group.ends_with('.') => name.starts_with(group),
+        _ => item == name,
+    })
 }
 
 fn one_of(list: &[String], value: Option<&str>) -> bool {
@@ -82,6 +91,22 @@ mod tests {
         assert!(!with(|m, l| m.conversation_prefixes = l, &["42x"]));
         assert!(with(|m, l| m.except_conversation_prefixes = l, &["2"]));
         assert!(!with(|m, l| m.except_conversation_prefixes = l, &["x", "42"]));
+    }
+
+    #[test]
+    fn a_group_of_topics_is_what_begins_with_it() {
+        let matching = |events: &[&str]| Match { events: list(events), ..Match::default() };
+        let topic = |name| event("inbox", name, None, None);
+        assert!(matches(&matching(&["conversation.*"]), &topic("conversation.admin.replied")));
+        assert!(matches(&matching(&["x", "conversation.admin.*"]), &topic("conversation.admin.replied")));
+        for (group, name) in [
+            ("conversation.*", "conversations.x"),
+            ("conversation.*", "conversation"),
+            ("*", "x"),
+            ("fin*", "fin_replied"),
+        ] {
+            assert!(!matches(&matching(&[group]), &topic(name)), "{group} {name}");
+        }
     }
 
     #[test]

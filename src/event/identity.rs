@@ -15,12 +15,17 @@
 //! | any other, and when one of the fields but `status` is absent | SHA-256 of the body | `created_at_ms` |
 //! | quarantined: only `finhook/1` and the endpoint's name before | SHA-256 of the body | 0 |
 //!
+//! Of a classic Intercom webhook, whose bytes differ from attempt to attempt, `finhook/1`, the endpoint's name and `topic`
+//! are followed by the conversation's id and the notification's `id`; where it has none by `created_at` and the SHA-256 of
+//! `data.item`, so that two acts in the same second stay two events. Its time is `created_at`.
+//!
 //! An absent `conversation_id` counts as an absent field, too: without it, the rest would not tell two events apart.
 //! Strings are hashed as decoded from JSON, times as they were sent. A time that is absent or not RFC 3339 is 0.
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::notification::Notification;
 use super::parse::{Detail, FinEvent};
 use crate::clock;
 
@@ -61,6 +66,18 @@ pub fn event_id(endpoint: &str, event: &FinEvent<'_>, body: &[u8]) -> Uuid {
         created_at
     });
     fields.id(time.and_then(clock::parse).unwrap_or(0))
+}
+
+/// The id of a classic webhook's event: the same at each attempt.
+#[must_use]
+pub fn notification_id(endpoint: &str, read: &Notification<'_>) -> Uuid {
+    let mut fields = Fields::new(endpoint);
+    fields.text(Some(&read.topic)).text(read.conversation_id.as_deref());
+    match &read.id {
+        Some(id) => fields.text(Some(id)),
+        None => fields.text(read.created_at).bytes(&Sha256::digest(read.item)),
+    };
+    fields.id(read.created_ms().unwrap_or(0))
 }
 
 /// The id of authentic bytes that are not an event.

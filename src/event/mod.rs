@@ -4,6 +4,7 @@
 
 pub mod identity;
 pub mod names;
+pub mod notification;
 pub mod parse;
 
 use std::fmt;
@@ -15,17 +16,18 @@ use uuid::Uuid;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::clock;
-use crate::verify::Verified;
+use crate::verify::{Scheme, Verified};
+use notification::Notification;
 use parse::{FinEvent, NotAnEvent};
 
 /// What became of verified bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A Fin event: stored and delivered.
+    /// An event: stored and delivered.
     Event,
     /// Authentic, but older than the dedupe window: kept, not delivered.
     Stale,
-    /// Authentic, but not a Fin event: raw bytes kept, not delivered.
+    /// Authentic, but not an event: raw bytes kept, not delivered.
     Quarantined,
 }
 
@@ -70,28 +72,29 @@ pub struct Parts {
     pub endpoint: Arc<str>,
     /// When it was received, unix milliseconds.
     pub received_ms: i64,
-    /// `created_at_ms` in unix milliseconds, 0 when absent or invalid.
+    /// `created_at_ms` in unix milliseconds, or `created_at` of a classic webhook; 0 when absent or invalid.
     pub created_ms: i64,
     /// What was read from the body. All absent in a quarantined one.
     pub fields: Fields,
     /// The request's `Content-Type`, if it had one.
     pub content_type: Option<Box<str>>,
-    /// The original `X-Fin-Agent-API-Webhook-Signature`, if it came by webhook.
+    /// The signature header as it was sent, if it came by webhook; [`Scheme::of`] tells which header that was.
     pub signature: Option<Box<str>>,
     /// The raw body: the event itself, byte for byte.
     pub body: Bytes,
 }
 
-/// The fields of a Fin event that finhook uses; everything else stays in the body only.
+/// The fields of an event that finhook uses; everything else stays in the body only. For each, where a Fin event has it; what
+/// stands for it in a classic webhook is [`Notification`]'s.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fields {
-    /// `event_name`; absent only in a quarantined one.
+    /// `event_name`, or `topic`; absent only in a quarantined one.
     pub event_name: Option<Box<str>>,
     /// `conversation_id`.
     pub conversation_id: Option<Box<str>>,
     /// `user_id`.
     pub user_id: Option<Box<str>>,
-    /// `created_at_ms` as it was sent.
+    /// `created_at_ms` as it was sent; `created_at` in RFC 3339.
     pub created_at: Option<Box<str>>,
     /// `status`.
     pub status: Option<Box<str>>,
@@ -112,10 +115,10 @@ pub struct Stored {
 
 impl Event {
     /// Reads authentic bytes: names, times, id, and whether they are an event at all, and one recent enough to be
-    /// recognised when it comes again.
+    /// recognised when it comes again. They are read as what signed them sends.
     ///
-    /// `received_ms` is unix milliseconds. An event is stale when its `created_at_ms` is more than `dedupe_window_ms`
-    /// before that; one without a valid `created_at_ms` never is.
+    /// `received_ms` is unix milliseconds. An event is stale when its time of creation is more than `dedupe_window_ms`
+    /// before that; one without a valid one never is.
     #[must_use]
     pub fn receive(
         verified: Verified,
@@ -125,13 +128,20 @@ impl Event {
         content_type: Option<Box<str>>,
         signature: Option<Box<str>>,
     ) -> Self {
+        let scheme = verified.scheme();
         let body = verified.into_body();
-        let (id, kind, created_ms, fields) = match FinEvent::parse(&body) {
-            Ok(event) => {
+        let read = match scheme {
+            Scheme::Fin => FinEvent::parse(&body).map(|event| {
                 let created_ms = event.created_at.as_deref().and_then(clock::parse);
+                (identity::event_id(&endpoint, &event, &body), created_ms, event.into())
+            }),
+            Scheme::Intercom => Notification::parse(&body)
+                .map(|read| (identity::notification_id(&endpoint, &read), read.created_ms(), read.into())),
+        };
+        let (id, kind, created_ms, fields) = match read {
+            Ok((id, created_ms, fields)) => {
                 let stale = created_ms.is_some_and(|ms| received_ms.saturating_sub(ms) > dedupe_window_ms);
-                let kind = if stale { Kind::Stale } else { Kind::Event };
-                (identity::event_id(&endpoint, &event, &body), kind, created_ms.unwrap_or(0), event.into())
+                (id, if stale { Kind::Stale } else { Kind::Event }, created_ms.unwrap_or(0), fields)
             }
             Err(_) => (identity::quarantine_id(&endpoint, &body), Kind::Quarantined, 0, Fields::default()),
         };
@@ -151,10 +161,16 @@ impl Event {
         self.0
     }
 
-    /// Why a quarantined one is not a Fin event; absent for all others. Reads the body again: for logs only.
+    /// Why a quarantined one is not an event; absent for all others. Reads the body again: for logs only.
     #[must_use]
     pub fn defect(&self) -> Option<NotAnEvent> {
-        if self.kind == Kind::Quarantined { FinEvent::parse(&self.body).err() } else { None }
+        if self.kind != Kind::Quarantined {
+            return None;
+        }
+        match Scheme::of(self.signature.as_deref()) {
+            Scheme::Fin => FinEvent::parse(&self.body).err(),
+            Scheme::Intercom => Notification::parse(&self.body).err(),
+        }
     }
 
     /// The lane in which it is delivered in order: one for each conversation of an endpoint. An event without
@@ -247,6 +263,19 @@ impl From<FinEvent<'_>> for Fields {
             status: text(event.status),
             reason: text(event.reason),
             message_id: text(event.message_id),
+        }
+    }
+}
+
+impl From<Notification<'_>> for Fields {
+    fn from(read: Notification<'_>) -> Self {
+        let created_at = read.created_ms().and_then(clock::rfc3339);
+        Self {
+            event_name: Some(read.topic.into()),
+            conversation_id: read.conversation_id.map(Into::into),
+            user_id: read.user_id.map(Into::into),
+            created_at: created_at.map(Into::into),
+            ..Self::default()
         }
     }
 }

@@ -1,9 +1,4 @@
-//! Names that Fin gives: of headers, events and statuses. Events and statuses that are not here are ordinary, too.
-
-/// Header of a webhook that carries its signature (setup guide of the Fin Agent API).
-pub const SIGNATURE_HEADER: &str = "x-fin-agent-api-webhook-signature";
-/// Header of the settings page's test that carries its signature, as in Intercom's classic webhooks.
-pub const TEST_SIGNATURE_HEADER: &str = "x-hub-signature";
+//! Names that Fin and Intercom give: of events and statuses. What is not here is ordinary, too.
 
 /// `event_name` of a reply.
 pub const REPLIED: &str = "fin_replied";
@@ -15,6 +10,13 @@ pub const CSAT_REQUESTED: &str = "csat_requested";
 pub const REPLY_CHUNK: &str = "fin_reply_chunk";
 /// All of them.
 pub const EVENTS: [&str; 4] = [REPLIED, STATUS_UPDATED, CSAT_REQUESTED, REPLY_CHUNK];
+/// Topic of a classic webhook that only tests the endpoint.
+pub const PING: &str = "ping";
+/// Topic of a classic webhook: a person replied.
+pub const ADMIN_REPLIED: &str = "conversation.admin.replied";
+/// Topics of classic webhooks that a hand-over to people brings.
+pub const TOPICS: [&str; 4] =
+    [ADMIN_REPLIED, "conversation.admin.assigned", "conversation.admin.closed", "conversation.user.replied"];
 
 /// `status` while Fin is looking for an answer.
 pub const THINKING: &str = "thinking";

@@ -63,7 +63,7 @@ pub enum Detail<'a> {
     Other,
 }
 
-/// Why authentic bytes are not a Fin event.
+/// Why authentic bytes are not an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotAnEvent {
     /// The bytes are not UTF-8.
@@ -81,6 +81,12 @@ pub enum NotAnEvent {
     /// `event_name` is not a string, does not decode, or is empty.
     #[error("event_name is not a non-empty string")]
     BadName,
+    /// A classic webhook without exactly one `topic` that is a non-empty string.
+    #[error("the notification has not one topic, a non-empty string")]
+    NoTopic,
+    /// A classic webhook without an object at `data.item`.
+    #[error("the notification has no item, an object at data.item")]
+    NoItem,
 }
 
 impl<'a> FinEvent<'a> {
@@ -143,7 +149,7 @@ struct Message<'a> {
 }
 
 /// Where an object's known values go.
-trait Slots<'a> {
+pub(super) trait Slots<'a> {
     /// The place of a key's value; none when the key is not known.
     fn slot(&mut self, key: &str) -> Option<&mut Option<&'a RawValue>>;
 }
@@ -179,7 +185,7 @@ impl<'a> Slots<'a> for Message<'a> {
 }
 
 /// Reads one JSON object and nothing after it.
-fn object<'a, S: Slots<'a>>(text: &'a str, slots: S) -> Option<S> {
+pub(super) fn object<'a, S: Slots<'a>>(text: &'a str, slots: S) -> Option<S> {
     let mut json = serde_json::Deserializer::from_str(text);
     let slots = json.deserialize_map(Object(slots)).ok()?;
     json.end().ok()?;
@@ -211,7 +217,7 @@ impl<'de, S: Slots<'de>> Visitor<'de> for Object<S> {
 }
 
 /// The text of a string; absent when it is something else or does not decode.
-fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
+pub(super) fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
     let quoted = raw.get();
     let inner = quoted.strip_prefix('"')?.strip_suffix('"')?;
     if inner.as_bytes().contains(&b'\\') {
@@ -222,7 +228,7 @@ fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
 }
 
 /// The digits of a number that has nothing but digits.
-fn natural(raw: &RawValue) -> Option<&str> {
+pub(super) fn natural(raw: &RawValue) -> Option<&str> {
     let number = raw.get();
     number.bytes().all(|byte| byte.is_ascii_digit()).then_some(number)
 }

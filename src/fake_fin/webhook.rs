@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use tokio::sync::mpsc;
 
 use super::{Shared, Webhook};
-use crate::{fin, outbound, verify};
+use crate::{outbound, verify};
 
 /// What Fin allows a receiver for an answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,7 +58,7 @@ async fn send(shared: &Shared, callback: &url::Url, webhook: &Webhook) {
             .client
             .post(callback.clone())
             .header(header::CONTENT_TYPE, "application/json")
-            .header(fin::SIGNATURE_HEADER, &signature)
+            .header(verify::FIN_HEADER, &signature)
             .body(webhook.body.clone());
         let status = request.send().await.map(|answer| answer.status());
         if webhook.forged {

@@ -13,7 +13,7 @@ use crate::event::{Event, Kind};
 pub enum EventState {
     /// Stored and delivered.
     Stored,
-    /// Authentic, but not a Fin event: kept, not delivered.
+    /// Authentic, but not an event: kept, not delivered.
     Quarantined,
     /// Authentic, but older than the dedupe window: kept, not delivered.
     Stale,

@@ -12,8 +12,15 @@ use uuid::Uuid;
 use super::{Answer, Refusal};
 use crate::journal::AppendError;
 use crate::serve::Problem;
+use crate::verify::Scheme;
 
-const CHALLENGE: &str = r#"HMAC-SHA256 header="X-Fin-Agent-API-Webhook-Signature""#;
+/// What `WWW-Authenticate` says: how requests must be signed.
+fn challenge(scheme: Scheme) -> &'static str {
+    match scheme {
+        Scheme::Fin => r#"HMAC-SHA256 header="X-Fin-Agent-API-Webhook-Signature""#,
+        Scheme::Intercom => r#"HMAC-SHA1 header="X-Hub-Signature""#,
+    }
+}
 
 /// What is done with a request: the intake's answer, or why it never came that far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +55,7 @@ impl Reply {
             Self::Taken(Answer::Stale(_)) => "stale",
             Self::Taken(Answer::Quarantined(_)) => "quarantined",
             Self::Taken(Answer::Test) => "test",
-            Self::Taken(Answer::Refused(Refusal::Unauthenticated)) => "unauthenticated",
+            Self::Taken(Answer::Refused(Refusal::Unauthenticated(_))) => "unauthenticated",
             Self::Taken(Answer::Refused(Refusal::NoSecret | Refusal::NotStored(_))) | Self::Bug => "unavailable",
             _ => "refused",
         })
@@ -58,7 +65,7 @@ impl Reply {
     fn problem(self) -> Option<Problem> {
         let (status, detail) = match self {
             Self::Broken => (StatusCode::BAD_REQUEST, "The body is incomplete or malformed."),
-            Self::Taken(Answer::Refused(Refusal::Unauthenticated)) => {
+            Self::Taken(Answer::Refused(Refusal::Unauthenticated(_))) => {
                 (StatusCode::UNAUTHORIZED, "The signature is missing, malformed, sent twice or wrong.")
             }
             Self::NotFound => (StatusCode::NOT_FOUND, "There is no webhook endpoint at this path."),
@@ -88,9 +95,11 @@ impl IntoResponse for Reply {
             } else {
                 problem.into_response()
             };
-            if let Some((name, value)) = match response.status() {
-                StatusCode::UNAUTHORIZED => Some((WWW_AUTHENTICATE, CHALLENGE)),
-                StatusCode::METHOD_NOT_ALLOWED => Some((ALLOW, "HEAD, POST")),
+            if let Some((name, value)) = match self {
+                Self::Taken(Answer::Refused(Refusal::Unauthenticated(scheme))) => {
+                    Some((WWW_AUTHENTICATE, challenge(scheme)))
+                }
+                Self::Method => Some((ALLOW, "HEAD, POST")),
                 _ => None,
             } {
                 response.headers_mut().insert(name, HeaderValue::from_static(value));
@@ -151,7 +160,8 @@ mod tests {
             Answer::Stale(id),
             Answer::Quarantined(id),
             Answer::Test,
-            Answer::Refused(Refusal::Unauthenticated),
+            Answer::Refused(Refusal::Unauthenticated(Scheme::Fin)),
+            Answer::Refused(Refusal::Unauthenticated(Scheme::Intercom)),
             Answer::Refused(Refusal::NoSecret),
             Answer::Refused(Refusal::NotStored(AppendError::Busy)),
             Answer::Refused(Refusal::NotStored(AppendError::Full)),

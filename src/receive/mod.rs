@@ -31,6 +31,7 @@ use uuid::Uuid;
 use crate::config;
 use crate::journal::AppendError;
 use crate::metrics::{EndpointMetrics, Metrics};
+use crate::verify::Scheme;
 use answer::Reply;
 use extract::{Claimed, Whole};
 
@@ -140,8 +141,8 @@ pub trait Intake: Send + Sync + 'static {
 /// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// Signature missing, malformed, sent twice or wrong: 401.
-    Unauthenticated,
+    /// Signature missing, malformed, sent twice or wrong: 401, with how this endpoint's requests are signed.
+    Unauthenticated(Scheme),
     /// No secret is known yet: 503 with `Retry-After`.
     NoSecret,
     /// It can't be stored now: 503 with `Retry-After`.
@@ -157,9 +158,9 @@ pub enum Answer {
     Duplicate(Uuid),
     /// Kept, not delivered: too old to be recognised.
     Stale(Uuid),
-    /// Kept, not delivered: not a Fin event.
+    /// Kept, not delivered: not an event.
     Quarantined(Uuid),
-    /// The settings page's test.
+    /// The settings page's test, or the ping of a classic webhook.
     Test,
     /// Refused.
     Refused(Refusal),

@@ -11,40 +11,43 @@ use uuid::Uuid;
 
 use super::{Answer, Intake, Refusal};
 use crate::clock::now_ms;
+use crate::event::notification::Notification;
 use crate::event::parse::NotAnEvent;
-use crate::event::{Event, Kind};
+use crate::event::{Event, Kind, names};
 use crate::journal::{AppendError, Appended, Journal};
 use crate::metrics::EndpointMetrics;
 use crate::serve::Seldom;
-use crate::verify::{ClientSecret, Keyring, Signature, TestSignature};
+use crate::verify::{HEADER, HUB_HEADER, Keyring, Scheme, Signature, SignatureError};
 
 /// One endpoint: whose signatures it accepts, and how its requests are counted.
 #[derive(Debug)]
 pub struct Endpoint {
     /// Its name in the configuration.
     pub name: Arc<str>,
-    /// The signing secrets, as they are now.
+    /// The secrets, as they are now; they say whose webhooks these are.
     pub keyring: Arc<Keyring>,
-    /// Verifies the settings page's test, if configured.
-    pub client_secret: Option<ClientSecret>,
+    /// Verifies the test of Fin's settings page, which is signed like a classic webhook, if configured.
+    pub client_secret: Option<Keyring>,
     /// Its counters.
     pub metrics: EndpointMetrics,
     /// Well-formed signatures that none of the secrets made.
     pub mismatches: Mutex<Seldom>,
+    /// Requests that look as if they were meant for an endpoint of the other kind.
+    pub mistaken: Mutex<Seldom>,
 }
 
 /// What a head claims about its body.
 #[derive(Debug)]
 pub enum Claim {
-    /// To be signed by Fin.
-    Fin {
+    /// To be an event.
+    Event {
         /// The parsed header.
         signature: Signature,
         /// The request's `Content-Type`.
         content_type: Option<Box<str>>,
     },
     /// To be the settings page's test.
-    Test(TestSignature),
+    Test(Signature),
 }
 
 /// Verifies requests and stores what they bring.
@@ -68,16 +71,26 @@ impl Intake for Receiver {
     type Claim = Claim;
 
     fn claim(&self, endpoint: usize, headers: &HeaderMap) -> Result<Claim, Refusal> {
-        match Signature::from_headers(headers) {
+        let endpoint = &self.endpoints[endpoint];
+        let scheme = endpoint.keyring.scheme();
+        let signature = match scheme {
+            Scheme::Fin => Signature::from_headers(headers),
+            Scheme::Intercom => Signature::from_hub_headers(headers),
+        };
+        match signature {
             Ok(signature) => {
                 let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(Into::into);
-                Ok(Claim::Fin { signature, content_type })
+                return Ok(Claim::Event { signature, content_type });
             }
-            Err(_) if self.endpoints[endpoint].client_secret.is_some() => {
-                TestSignature::from_headers(headers).map(Claim::Test).map_err(|_| Refusal::Unauthenticated)
+            // Beside a Fin header, whatever it holds, it is no test.
+            Err(SignatureError::Missing) if endpoint.client_secret.is_some() => {
+                if let Ok(signature) = Signature::from_hub_headers(headers) {
+                    return Ok(Claim::Test(signature));
+                }
             }
-            Err(_) => Err(Refusal::Unauthenticated),
+            Err(_) => endpoint.mistaken(headers),
         }
+        Err(Refusal::Unauthenticated(scheme))
     }
 
     fn take(&self, endpoint: usize, claim: Claim, body: Bytes) -> impl Future<Output = Answer> + Send {
@@ -98,7 +111,7 @@ impl Receiver {
     /// The event, or the answer where there is none to be stored.
     fn event(&self, endpoint: &Endpoint, claim: Claim, body: Bytes) -> Result<Event, Answer> {
         let (signature, content_type) = match claim {
-            Claim::Fin { signature, content_type } => (signature, content_type),
+            Claim::Event { signature, content_type } => (signature, content_type),
             Claim::Test(signature) => return Err(endpoint.settings_test(&signature, &body)),
         };
         if endpoint.keyring.is_empty() {
@@ -106,7 +119,13 @@ impl Receiver {
         }
         let verified = endpoint.keyring.verify(&signature, body).map_err(|_| endpoint.mismatch())?;
         let sent = Some(signature.into_sent());
-        Ok(Event::receive(verified, endpoint.name.clone(), now_ms(), self.dedupe_window_ms, content_type, sent))
+        let name = endpoint.name.clone();
+        let event = Event::receive(verified, name, now_ms(), self.dedupe_window_ms, content_type, sent);
+        if endpoint.keyring.scheme() == Scheme::Intercom && event.fields.event_name.as_deref() == Some(names::PING) {
+            tracing::info!(endpoint = &*endpoint.name, "Intercom's ping arrived and is valid");
+            return Err(Answer::Test);
+        }
+        Ok(event)
     }
 }
 
@@ -115,25 +134,71 @@ impl Endpoint {
     fn mismatch(&self) -> Answer {
         let mut mismatches = self.mismatches.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(times) = mismatches.happened() {
+            let with = match self.keyring.scheme() {
+                Scheme::Fin => "signing_secrets with what its settings page shows",
+                Scheme::Intercom => "client_secret with the app's basic information",
+            };
             tracing::warn!(
                 endpoint = &*self.name,
                 times,
-                "signatures that none of this endpoint's secrets made: answered with 401. If these are Intercom's, compare \
-                 signing_secrets with what its settings page shows; if not, somebody tries to forge events. Said once a minute \
-                 at most"
+                "signatures that none of this endpoint's secrets made: answered with 401. If these are Intercom's, compare {with}; if \
+                 not, somebody tries to forge events. Said once a minute at most"
             );
         }
-        Answer::Refused(Refusal::Unauthenticated)
+        self.unauthenticated()
     }
 
-    fn settings_test(&self, signature: &TestSignature, body: &[u8]) -> Answer {
-        match &self.client_secret {
-            Some(secret) if secret.verify(signature, body).is_ok() => {
-                tracing::info!(endpoint = &*self.name, "the settings page's test arrived and is valid");
-                Answer::Test
+    /// A head without the one signature header that this kind of endpoint wants. It says what was probably mixed up, if
+    /// anything was.
+    fn mistaken(&self, headers: &HeaderMap) {
+        let has = |name: &str| headers.contains_key(name);
+        let hub_sha256 = || headers.get(HUB_HEADER).is_some_and(|value| value.as_bytes().starts_with(b"sha256="));
+        let hint = match self.keyring.scheme() {
+            Scheme::Fin if has(HUB_HEADER.as_str()) && !has(HEADER.as_str()) => {
+                "a classic Intercom webhook, or the settings page's test, at an endpoint for Fin: give classic webhooks an endpoint \
+                 with kind = \"intercom\", or set client_secret_file for the test"
             }
-            _ => Answer::Refused(Refusal::Unauthenticated),
+            Scheme::Intercom if has(HEADER.as_str()) => {
+                "an event of Fin at an endpoint for classic webhooks: give Fin's callback URL an endpoint with kind = \"fin\""
+            }
+            Scheme::Intercom if hub_sha256() => {
+                "X-Hub-Signature with SHA-256: Intercom's classic webhooks are signed with SHA-1; is this another provider's webhook?"
+            }
+            Scheme::Intercom if has("x-body-signature") => {
+                "X-Body-Signature in place of X-Hub-Signature: Intercom's uninstall and health-check notifications have it, and it \
+                 can't be verified"
+            }
+            _ => return,
+        };
+        let mut mistaken = self.mistaken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(times) = mistaken.happened() {
+            tracing::warn!(
+                endpoint = &*self.name,
+                times,
+                hint,
+                "answered with 401: probably mixed up. Said once a minute at most"
+            );
         }
+    }
+
+    fn unauthenticated(&self) -> Answer {
+        Answer::Refused(Refusal::Unauthenticated(self.keyring.scheme()))
+    }
+
+    fn settings_test(&self, signature: &Signature, body: &[u8]) -> Answer {
+        let Some(secret) = &self.client_secret else { return self.unauthenticated() };
+        if !bool::from(secret.matches(signature, body)) {
+            return self.unauthenticated();
+        }
+        match Notification::parse(body) {
+            Ok(read) if read.topic != names::PING => tracing::warn!(
+                endpoint = &*self.name,
+                "a classic Intercom webhook at an endpoint for Fin: answered as the settings page's test, and not kept. If you \
+                 want its events, give it an endpoint with kind = \"intercom\""
+            ),
+            _ => tracing::info!(endpoint = &*self.name, "the settings page's test arrived and is valid"),
+        }
+        Answer::Test
     }
 }
 
@@ -179,7 +244,7 @@ impl Pending<'_> {
                 }
                 Kind::Quarantined => {
                     let reason = defect.map(|defect| defect.to_string()).unwrap_or_default();
-                    tracing::error!(endpoint, %id, reason, "authentic, but not a Fin event: kept, not delivered");
+                    tracing::error!(endpoint, %id, reason, "authentic, but not an event: kept, not delivered");
                     Answer::Quarantined(id)
                 }
             },

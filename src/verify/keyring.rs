@@ -1,4 +1,4 @@
-//! An endpoint's signing secrets, and the check itself.
+//! An endpoint's secrets, and the check itself.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -6,37 +6,56 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretString};
+use sha1::Sha1;
 use sha2::Sha256;
 use subtle::{Choice, ConstantTimeEq};
 
-use super::{Mismatch, Signature, Verified};
+use super::signature;
+use super::{Mismatch, Scheme, Signature, Verified};
 
-type HmacSha256 = Hmac<Sha256>;
-
-/// An endpoint's current signing secrets. Any one of them verifies; they can be replaced while requests are checked.
+/// An endpoint's current secrets. Any one of them verifies; they can be replaced while requests are checked.
 ///
 /// What is kept of a secret is the state of HMAC after the key, so that a check starts with the body.
 pub struct Keyring {
     // Readers hold the lock only to copy the pointer, the writer only to swap it: nobody waits for a check.
-    keys: RwLock<Arc<[HmacSha256]>>,
+    keys: RwLock<Arc<[Key]>>,
+    scheme: Scheme,
+}
+
+/// HMAC after one key.
+enum Key {
+    Sha256(Hmac<Sha256>),
+    Sha1(Hmac<Sha1>),
 }
 
 impl Keyring {
-    /// A keyring with these secrets. Without any, nothing verifies; see [`Keyring::is_empty`].
+    /// A keyring with these signing secrets of Fin. Without any, nothing verifies; see [`Keyring::is_empty`].
     #[must_use]
     pub fn new(secrets: &[SecretString]) -> Self {
-        Self { keys: RwLock::new(keyed(secrets)) }
+        Self::of(Scheme::Fin, secrets)
     }
 
-    /// A keyring with keys that need not be text, as HMAC allows; Fin's secrets are text.
+    /// A keyring with the secrets of a scheme.
     #[must_use]
-    pub fn from_keys(keys: &[&[u8]]) -> Self {
-        Self { keys: RwLock::new(keys.iter().map(|bytes| key(bytes)).collect()) }
+    pub fn of(scheme: Scheme, secrets: &[SecretString]) -> Self {
+        Self { keys: RwLock::new(keyed(scheme, secrets)), scheme }
+    }
+
+    /// A keyring with keys that need not be text, as HMAC allows; the secrets of both schemes are text.
+    #[must_use]
+    pub fn from_keys(scheme: Scheme, keys: &[&[u8]]) -> Self {
+        Self { keys: RwLock::new(keys.iter().map(|bytes| Key::new(scheme, bytes)).collect()), scheme }
+    }
+
+    /// Whose secrets they are.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
     }
 
     /// Replaces all secrets at once. Checks that have begun go on with the former ones.
     pub fn replace(&self, secrets: &[SecretString]) {
-        let keys = keyed(secrets);
+        let keys = keyed(self.scheme, secrets);
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
     }
 
@@ -57,7 +76,11 @@ impl Keyring {
     /// # Errors
     /// [`Mismatch`] when none of the secrets made the signature.
     pub fn verify(&self, signature: &Signature, body: Bytes) -> Result<Verified, Mismatch> {
-        if bool::from(self.matches(signature, &body)) { Ok(Verified { body }) } else { Err(Mismatch) }
+        if bool::from(self.matches(signature, &body)) {
+            Ok(Verified { scheme: self.scheme, body })
+        } else {
+            Err(Mismatch)
+        }
     }
 
     /// Whether one of the secrets made the signature of these bytes; proves nothing to the type system.
@@ -69,8 +92,7 @@ impl Keyring {
         let keys = Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner));
         let mut matched = Choice::from(0);
         for key in keys.iter() {
-            let mac = key.clone().chain_update(body).finalize().into_bytes();
-            matched |= mac.as_slice().ct_eq(signature.mac());
+            matched |= key.made(signature, body);
         }
         matched
     }
@@ -85,17 +107,48 @@ impl fmt::Debug for Keyring {
 /// The value of the signature header for a body, as Fin would send it: `sha256=` and 64 lower-case digits.
 #[must_use]
 pub fn sign(secret: &SecretString, body: &[u8]) -> String {
-    let mac = key(secret.expose_secret().as_bytes()).chain_update(body).finalize().into_bytes();
-    format!("sha256={}", hex::encode(mac))
+    format!("sha256={}", hex::encode(keyed_hmac::<Hmac<Sha256>>(secret).chain_update(body).finalize().into_bytes()))
 }
 
-fn keyed(secrets: &[SecretString]) -> Arc<[HmacSha256]> {
-    secrets.iter().map(|secret| key(secret.expose_secret().as_bytes())).collect()
+/// The value of `X-Hub-Signature` for a body, as Intercom's classic webhooks have it: `sha1=` and 40 lower-case digits.
+#[must_use]
+pub fn sign_hub(secret: &SecretString, body: &[u8]) -> String {
+    format!("sha1={}", hex::encode(keyed_hmac::<Hmac<Sha1>>(secret).chain_update(body).finalize().into_bytes()))
+}
+
+fn keyed(scheme: Scheme, secrets: &[SecretString]) -> Arc<[Key]> {
+    secrets.iter().map(|secret| Key::new(scheme, secret.expose_secret().as_bytes())).collect()
+}
+
+fn keyed_hmac<H: KeyInit>(secret: &SecretString) -> H {
+    hmac(secret.expose_secret().as_bytes())
 }
 
 #[allow(clippy::expect_used)]
-fn key(bytes: &[u8]) -> HmacSha256 {
-    HmacSha256::new_from_slice(bytes).expect("HMAC takes keys of any length")
+fn hmac<H: KeyInit>(key: &[u8]) -> H {
+    H::new_from_slice(key).expect("HMAC takes keys of any length")
+}
+
+impl Key {
+    fn new(scheme: Scheme, key: &[u8]) -> Self {
+        match scheme {
+            Scheme::Fin => Self::Sha256(hmac(key)),
+            Scheme::Intercom => Self::Sha1(hmac(key)),
+        }
+    }
+
+    /// Whether it made the signature of these bytes. Which scheme a signature is of is no secret.
+    fn made(&self, signature: &Signature, body: &[u8]) -> Choice {
+        match (self, &signature.mac) {
+            (Self::Sha256(key), signature::Mac::Sha256(mac)) => {
+                key.clone().chain_update(body).finalize().into_bytes().as_slice().ct_eq(mac)
+            }
+            (Self::Sha1(key), signature::Mac::Sha1(mac)) => {
+                key.clone().chain_update(body).finalize().into_bytes().as_slice().ct_eq(mac)
+            }
+            _ => Choice::from(0),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -106,8 +159,8 @@ mod tests {
     use proptest::prelude::*;
     use secrecy::SecretString;
 
-    use super::{Keyring, sign};
-    use crate::verify::{Mismatch, Signature};
+    use super::{Keyring, sign, sign_hub};
+    use crate::verify::{Mismatch, Scheme, Signature};
 
     fn secret(text: &str) -> SecretString {
         text.into()
@@ -125,6 +178,19 @@ mod tests {
             assert_eq!(keyring.verify(&signed(name, b"{}"), body.clone()).unwrap().into_body(), body);
         }
         assert_eq!(keyring.verify(&signed("foreign", b"{}"), body), Err(Mismatch));
+    }
+
+    #[test]
+    fn a_classic_webhook_verifies_with_the_client_secret() {
+        // Test case 2 of RFC 2202.
+        let signature = Signature::parse_hub(b"sha1=effcdf6ae5eb2fa2d27416d5f184df9c259a7c79").unwrap();
+        let body = Bytes::from_static(b"what do ya want for nothing?");
+        assert_eq!(sign_hub(&secret("Jefe"), &body), signature.as_sent());
+        let keyring = Keyring::of(Scheme::Intercom, &[secret("former"), secret("Jefe")]);
+        assert_eq!(keyring.verify(&signature, body.clone()).unwrap().scheme(), Scheme::Intercom);
+        assert_eq!(keyring.verify(&signature, body.slice(1..)), Err(Mismatch));
+        assert_eq!(keyring.verify(&signed("Jefe", &body), body.clone()), Err(Mismatch), "Fin's with the same secret");
+        assert_eq!(Keyring::new(&[secret("Jefe")]).verify(&signature, body), Err(Mismatch), "the other way round");
     }
 
     #[test]

@@ -1,25 +1,36 @@
-//! The header that carries Fin's signature.
+//! The header that carries a signature.
 
 use std::fmt;
 
-use crate::event::names;
 use axum::http::header::{HeaderMap, HeaderName};
 
+/// Name of the header with Fin's signature (setup guide of the Fin Agent API), as text.
+pub const FIN_HEADER: &str = "x-fin-agent-api-webhook-signature";
 /// Name of the header with Fin's signature.
-pub const HEADER: HeaderName = HeaderName::from_static(names::SIGNATURE_HEADER);
+pub const HEADER: HeaderName = HeaderName::from_static(FIN_HEADER);
+/// Name of the header with the signature of Intercom's classic webhooks, and of the test of Fin's settings page.
+pub const HUB_HEADER: HeaderName = HeaderName::from_static("x-hub-signature");
 
-const PREFIX: &[u8] = b"sha256=";
-const MAC_BYTES: usize = 32;
+const PREFIX: &str = "sha256=";
+pub(super) const HUB_PREFIX: &str = "sha1=";
 
-/// A well-formed value of Fin's signature header: 32 bytes that claim to be the HMAC-SHA256 of a body.
+/// A well-formed value of a signature header: bytes that claim to be the HMAC of a body.
 ///
-/// Accepted are `sha256=` and 64 hexadecimal digits, or 64 hexadecimal digits alone; the digits in either case, even
+/// Of Fin are accepted `sha256=` and 64 hexadecimal digits, or 64 hexadecimal digits alone; the digits in either case, even
 /// mixed, the prefix in lower case as Fin's guide has it. Everything else is malformed: other lengths (Fin's guide shows
-/// 40 digits, which cannot be SHA-256), other algorithms, lists, spaces.
+/// 40 digits, which cannot be SHA-256), other algorithms, lists, spaces. Of classic webhooks only `sha1=` and 40
+/// hexadecimal digits are accepted.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Signature {
-    mac: [u8; MAC_BYTES],
+    pub(super) mac: Mac,
     text: Box<str>,
+}
+
+/// The claimed HMAC, by the hash that made it.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Mac {
+    Sha256([u8; 32]),
+    Sha1([u8; 20]),
 }
 
 /// Why a request carries no usable signature.
@@ -34,33 +45,46 @@ pub enum SignatureError {
     /// The value has none of the accepted forms.
     #[error("the signature is neither sha256= and 64 hexadecimal digits nor 64 hexadecimal digits")]
     Malformed,
+    /// The value of a classic webhook has not its one form.
+    #[error("the signature is not sha1= and 40 hexadecimal digits")]
+    MalformedHub,
 }
 
 impl Signature {
-    /// Reads the one signature header of a request.
+    /// Reads the one signature header of a request by Fin.
     ///
     /// # Errors
     /// When the header is missing, there more than once, or malformed.
     pub fn from_headers(headers: &HeaderMap) -> Result<Self, SignatureError> {
-        let mut values = headers.get_all(HEADER).iter();
-        let value = values.next().ok_or(SignatureError::Missing)?;
-        if values.next().is_some() {
-            return Err(SignatureError::Repeated);
-        }
-        Self::parse(value.as_bytes())
+        Self::parse(only(headers, HEADER)?)
     }
 
-    /// Reads a header's value. Nothing is trimmed.
+    /// Reads the one signature header of a classic webhook.
+    ///
+    /// # Errors
+    /// When the header is missing, there more than once, or malformed.
+    pub fn from_hub_headers(headers: &HeaderMap) -> Result<Self, SignatureError> {
+        Self::parse_hub(only(headers, HUB_HEADER)?)
+    }
+
+    /// Reads the value of Fin's header. Nothing is trimmed.
     ///
     /// # Errors
     /// [`SignatureError::Malformed`].
     pub fn parse(value: &[u8]) -> Result<Self, SignatureError> {
-        let digits = value.strip_prefix(PREFIX).unwrap_or(value);
-        let mut mac = [0; MAC_BYTES];
-        // Refuses any length but 64 and any byte but a hexadecimal digit.
-        hex::decode_to_slice(digits, &mut mac).map_err(|_| SignatureError::Malformed)?;
-        let text = str::from_utf8(value).map_err(|_| SignatureError::Malformed)?;
-        Ok(Self { mac, text: text.into() })
+        let digits = value.strip_prefix(PREFIX.as_bytes()).unwrap_or(value);
+        let (mac, text) = read(value, digits).ok_or(SignatureError::Malformed)?;
+        Ok(Self { mac: Mac::Sha256(mac), text })
+    }
+
+    /// Reads the value of a classic webhook's header. Nothing is trimmed.
+    ///
+    /// # Errors
+    /// [`SignatureError::MalformedHub`].
+    pub fn parse_hub(value: &[u8]) -> Result<Self, SignatureError> {
+        let digits = value.strip_prefix(HUB_PREFIX.as_bytes());
+        let (mac, text) = digits.and_then(|digits| read(value, digits)).ok_or(SignatureError::MalformedHub)?;
+        Ok(Self { mac: Mac::Sha1(mac), text })
     }
 
     /// The value as it was sent.
@@ -74,10 +98,21 @@ impl Signature {
     pub fn into_sent(self) -> Box<str> {
         self.text
     }
+}
 
-    pub(super) fn mac(&self) -> &[u8; MAC_BYTES] {
-        &self.mac
-    }
+/// The value of a header that must be there once.
+fn only(headers: &HeaderMap, name: HeaderName) -> Result<&[u8], SignatureError> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next().ok_or(SignatureError::Missing)?;
+    if values.next().is_some() { Err(SignatureError::Repeated) } else { Ok(value.as_bytes()) }
+}
+
+/// The bytes that the digits stand for, and the whole value as text. Any other length, and any byte but a hexadecimal
+/// digit, is refused.
+fn read<const BYTES: usize>(value: &[u8], digits: &[u8]) -> Option<([u8; BYTES], Box<str>)> {
+    let mut mac = [0; BYTES];
+    hex::decode_to_slice(digits, &mut mac).ok()?;
+    Some((mac, str::from_utf8(value).ok()?.into()))
 }
 
 impl fmt::Debug for Signature {
@@ -93,7 +128,8 @@ mod tests {
     use axum::http::header::{HeaderMap, HeaderValue};
     use proptest::prelude::*;
 
-    use super::{HEADER, Signature, SignatureError};
+    use super::{HEADER, HUB_HEADER, Mac, Signature, SignatureError};
+    use crate::verify::Scheme;
 
     const LOWER: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
@@ -108,7 +144,8 @@ mod tests {
         for value in [LOWER, &upper, &mixed] {
             for value in [value.to_owned(), format!("sha256={value}")] {
                 let signature = parse(&value).unwrap();
-                assert_eq!(signature.mac().as_slice(), hex::decode(LOWER).unwrap());
+                assert!(matches!(signature.mac, Mac::Sha256(mac) if mac.as_slice() == hex::decode(LOWER).unwrap()));
+                assert_eq!(Scheme::of(Some(&value)), Scheme::Fin);
                 assert_eq!(signature.as_sent(), value);
             }
         }
@@ -187,6 +224,32 @@ mod tests {
     #[test]
     fn debug_output_does_not_show_the_signature() {
         assert_eq!(format!("{:?}", parse(LOWER).unwrap()), "Signature(..)");
+    }
+
+    #[test]
+    fn a_classic_webhooks_signature_has_one_form() {
+        let good = format!("sha1={}", &LOWER[..40]);
+        let hub = |value: &str| Signature::parse_hub(value.as_bytes());
+        assert_eq!(hub(&good).unwrap().as_sent(), good);
+        assert_eq!(Scheme::of(Some(&good)), Scheme::Intercom);
+        let sha256 = format!("sha256={LOWER}");
+        for bad in [
+            &good[5..],
+            &good[..44],
+            &sha256,
+            "",
+            "sha1=",
+            &format!("{good}0"),
+            &good.to_uppercase(),
+            &format!(" {good}"),
+        ] {
+            assert_eq!(hub(bad), Err(SignatureError::MalformedHub), "{bad:?}");
+        }
+        let mut headers = HeaderMap::from_iter([(HUB_HEADER, HeaderValue::from_str(&good).unwrap())]);
+        assert_eq!(Signature::from_hub_headers(&headers).unwrap().as_sent(), good);
+        headers.append(HUB_HEADER, HeaderValue::from_str(&good).unwrap());
+        assert_eq!(Signature::from_hub_headers(&headers), Err(SignatureError::Repeated));
+        assert_eq!(Signature::from_hub_headers(&HeaderMap::new()), Err(SignatureError::Missing));
     }
 
     proptest! {

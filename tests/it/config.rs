@@ -241,6 +241,32 @@ fn two_listeners_on_one_address_are_refused() {
 }
 
 #[test]
+fn an_endpoint_has_the_secrets_of_its_kind() {
+    let inbox = |rest: &str| format!("[endpoints.inbox]\nkind = \"intercom\"\n{rest}");
+    let line =
+        refused_file(&inbox("signing_secrets = [\"hunter2-hunter2-hunter2\"]\n"), "endpoints.inbox.signing_secrets", 3);
+    assert!(line.contains("client_secret_file"), "{line}");
+    refused_file("[endpoints.inbox]\nkind = \"classic\"\n", "endpoints.inbox.kind", 2);
+    refused_file(&inbox("client_secret = 5\n"), "endpoints.inbox.client_secret", 3);
+    let both = inbox("client_secret = [\"hunter2-hunter2-hunter2\"]\nclient_secret_file = \"there\"\n");
+    refused_file(&both, "endpoints.inbox.client_secret", 3);
+
+    let two = checked(&Sandbox::with_config(&inbox(
+        "client_secret = [\"hunter2-hunter2-hunter2\", \"the former secret\"]\n",
+    )));
+    assert!(two.stdout.contains("kind = \"intercom\"") && !two.stdout.contains(MARKER), "{}", two.stdout);
+    assert!(two.stdout.contains("client_secret = [\"<redacted>\", \"<redacted>\"]"), "{}", two.stdout);
+    let one = checked(
+        &Sandbox::new()
+            .var("FINHOOK__ENDPOINTS__INBOX__KIND", "intercom")
+            .var("FINHOOK__ENDPOINTS__INBOX__CLIENT_SECRET", MARKER),
+    );
+    assert!(one.stdout.contains("client_secret = [\"<redacted>\"]"), "{}", one.stdout);
+    let none = checked(&Sandbox::with_config(&inbox("")));
+    assert!(none.stderr.contains("set endpoints.inbox.client_secret_file"), "{}", none.stderr);
+}
+
+#[test]
 fn a_header_that_is_invalid_reserved_or_given_twice_is_refused() {
     let header = |name: &str, value: &str| {
         let toml = http_sink(&format!("headers = {{ {name} = \"{value}\" }}"));

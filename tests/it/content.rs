@@ -231,7 +231,7 @@ fn logged(log: &[String], quarantined: usize) {
     for line in log {
         let Ok(Value::Object(line)) = serde_json::from_str(line) else { panic!("not a JSON object: {line}") };
         if line["level"] == "ERROR" {
-            assert_eq!(line["message"], "authentic, but not a Fin event: kept, not delivered");
+            assert_eq!(line["message"], "authentic, but not an event: kept, not delivered");
             errors += 1;
         }
     }

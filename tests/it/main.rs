@@ -20,6 +20,7 @@ mod fin_gateway;
 mod fin_live;
 mod hostile_http;
 mod hostile_program;
+mod inbox;
 mod journal;
 mod listener;
 mod model;

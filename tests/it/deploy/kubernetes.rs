@@ -122,7 +122,7 @@ fn the_pod_gives_finhook_its_configuration_its_secret_its_disk_and_time_to_end()
 
         assert_eq!(loaded.warnings, Vec::<String>::new());
         let config = loaded.config;
-        assert_eq!(config.endpoints["fin"].signing_secrets.len(), 1);
+        assert_eq!(config.endpoints["fin"].secrets.len(), 1);
         assert_eq!(config.admin.bind.ip().is_loopback(), !monitoring);
         let ports: Vec<_> =
             container["ports"].as_array().unwrap().iter().map(|port| port["containerPort"].clone()).collect();

@@ -56,7 +56,7 @@ fn the_units_environment_is_a_configuration_with_the_secret_from_a_credential() 
     let loaded = load(settings(&unit, "Environment").into_iter().map(variable).collect());
 
     assert_eq!(loaded.warnings, Vec::<String>::new());
-    assert_eq!(loaded.config.endpoints["fin"].signing_secrets.len(), 1);
+    assert_eq!(loaded.config.endpoints["fin"].secrets.len(), 1);
     let state = folder.path().join(settings(&unit, "StateDirectory")[0]);
     assert!(loaded.config.journal.path.starts_with(state), "{}", loaded.config.journal.path.display());
 }

@@ -11,6 +11,7 @@ use finhook::journal::AppendError;
 use finhook::metrics::Metrics;
 use finhook::receive::{self, Answer, Intake, Refusal, Unrouted};
 use finhook::serve::{Limits, Server};
+use finhook::verify::Scheme;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -40,12 +41,12 @@ impl Intake for Stub {
         if endpoint == 1 {
             return Err(Refusal::NoSecret);
         }
-        headers.get("sig").map(|value| value != "wrong").ok_or(Refusal::Unauthenticated)
+        headers.get("sig").map(|value| value != "wrong").ok_or(Refusal::Unauthenticated(Scheme::Fin))
     }
 
     async fn take(&self, _: usize, right: bool, body: Bytes) -> Answer {
         if !right {
-            return Answer::Refused(Refusal::Unauthenticated);
+            return Answer::Refused(Refusal::Unauthenticated(Scheme::Fin));
         }
         self.taken.lock().unwrap().push(body.clone());
         let answer = match &body[..] {
