@@ -11,6 +11,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use time::OffsetDateTime;
 
+/// Where the endpoint is.
+pub(crate) const PATH: &str = "/webhooks/fin";
 /// The signing secret of every benchmark.
 pub(crate) const SECRET: &str = "bench-signing-secret-0123456789abcdef";
 
@@ -162,7 +164,7 @@ pub(crate) fn fresh_signed_events(host: &str, signature: &str, conversations: Co
     let begun = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
     let run = RUNS.fetch_add(1, Ordering::Relaxed);
     let run = u32::try_from(begun % 4_000_000).unwrap_or(0) * 1000 + run;
-    Events::new(run, host, super::finhook::PATH, signature, conversations)
+    Events::new(run, host, PATH, signature, conversations)
 }
 
 /// The run, number and conversation that an event's body carries, or `None` if it is not one of ours.

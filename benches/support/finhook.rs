@@ -9,11 +9,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::Result;
-use super::events::SECRET;
+use super::events::{PATH, SECRET};
 use super::process::{Cores, Server};
-
-/// The path that events are posted to.
-pub(crate) const PATH: &str = "/webhooks/fin";
 
 /// The program that is measured: the one that `cargo bench` has just built, optimised like the image.
 pub(crate) fn program() -> PathBuf {

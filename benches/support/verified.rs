@@ -15,8 +15,8 @@ use finhook::receive::{self, Answer, Intake, Refusal, Unrouted};
 use finhook::serve::{Limits, Server};
 use finhook::verify::{Keyring, Scheme, Signature};
 
+use super::events::PATH;
 use super::events::SECRET;
-use super::finhook::PATH;
 
 const DEDUPE_WINDOW_MS: i64 = 90 * 24 * 60 * 60 * 1000;
 

@@ -12,7 +12,7 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
-use super::rules::{Cursor, Ids, Moment, PageLimit};
+use super::rules::{Cursor, DEFAULT_LIMIT, Ids, MAX_IDS, MAX_LIMIT, Moment, PageLimit};
 use crate::clock;
 use crate::journal::{DeliveryState, EventState, Filter};
 use crate::serve::Problem;
@@ -21,15 +21,6 @@ use crate::serve::Problem;
 const MAX_BODY_BYTES: usize = 128 * 1024;
 /// For a whole body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Ids in one request.
-pub(super) const MAX_IDS: usize = 1000;
-/// Events in one page.
-pub(super) const MAX_LIMIT: usize = 1000;
-/// The same when a request doesn't say.
-pub(super) const DEFAULT_LIMIT: usize = 100;
-/// What chooses events by itself: the filters of [`Selection`] but `sink`, which says where to send in a replay.
-pub(super) const FILTERS: [&str; 7] = ["conversation", "user", "event", "status", "state", "since", "until"];
-
 /// A state to filter by: the event's own, or that at a sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]

@@ -6,7 +6,14 @@ use serde_json::{Value, json};
 use utoipa::openapi::{Object, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::filters::{DEFAULT_LIMIT, FILTERS, MAX_IDS, MAX_LIMIT};
+/// Ids in one request.
+pub(super) const MAX_IDS: usize = 1000;
+/// Events in one page.
+pub(super) const MAX_LIMIT: usize = 1000;
+/// The same when a request doesn't say.
+pub(super) const DEFAULT_LIMIT: usize = 100;
+/// What chooses events by itself: the filters of [`Selection`](super::Selection) but `sink`, which says where to send in a replay.
+pub(super) const FILTERS: [&str; 7] = ["conversation", "user", "event", "status", "state", "since", "until"];
 
 /// Schemas that [`schemas`] writes: the library's derive only refers to them by name.
 macro_rules! named {

@@ -16,6 +16,7 @@
 mod backup;
 mod checkpoint;
 mod deliveries;
+mod files;
 mod open;
 mod purge;
 mod query;

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::checkpoint::Checkpointer;
+use super::files;
 use super::queue::Queue;
 use super::schema;
 use super::tail::Tail;
@@ -44,7 +45,7 @@ impl Running {
 pub(super) fn open(config: &config::Journal, metrics: Arc<Metrics>) -> Result<(Store, Running), OpenError> {
     let path = config.path.clone();
     let (connection, lock) = schema::open(&path)?;
-    let sqlite = |error| schema::explain(&path, error);
+    let sqlite = |error| files::explain(&path, error);
     let next_seq: i64 = connection
         .query_row(
             "SELECT max((SELECT value FROM meta WHERE key = 'next_seq'),

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::ErrorCode;
 
-use super::schema;
+use super::files;
 use super::writer::Writer;
 
 /// What must fit before a full journal takes events again.
@@ -62,7 +62,7 @@ impl Writer {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy) => true,
             Some(ErrorCode::SystemIoFailure) => file_size_limit().is_some_and(|limit| {
-                let files = [self.path.clone(), schema::beside(&self.path, "-wal")];
+                let files = [self.path.clone(), files::beside(&self.path, "-wal")];
                 files.iter().any(|file| std::fs::metadata(file).is_ok_and(|found| found.len() >= limit))
             }),
             _ => false,
@@ -84,21 +84,6 @@ impl Writer {
                 Ok(false)
             }
             Err(error) => Err(error),
-        }
-    }
-}
-
-pub(super) fn why_full(error: &rusqlite::Error) -> &'static str {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => {
-            "no space is left on the journal's disk: free some; finhook tries again every second"
-        }
-        Some(ErrorCode::DatabaseBusy) => {
-            "another program holds the journal's lock: end its transaction; finhook tries again every second"
-        }
-        _ => {
-            "the journal has reached the limit on the size of files (ulimit -f): raise it, or shorten journal.retention; \
-             finhook tries again every second"
         }
     }
 }

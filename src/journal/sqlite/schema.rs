@@ -17,11 +17,12 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
+use super::files::{beside, explain, marker};
 use super::wal;
 use crate::journal::OpenError;
 
@@ -106,18 +107,6 @@ INSERT INTO meta VALUES ('next_seq', 1);
 /// Holds the journal's lock; dropped when the process lets go of the file.
 #[derive(Debug)]
 pub(super) struct Lock(#[expect(dead_code, reason = "the open file is the lock")] File);
-
-/// `journal.db` → `journal.db.SUFFIX`.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
-/// Left behind when the outcome of a commit is unknown: the next open checks the whole file first.
-pub(super) fn marker(path: &Path) -> PathBuf {
-    beside(path, ".check")
-}
 
 /// Opens the file for writing: locked, of a known format, and with durability read back.
 pub(super) fn open(path: &Path) -> Result<(Connection, Lock), OpenError> {
@@ -270,15 +259,5 @@ pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), OpenErro
             path: path.to_owned(),
             why: other.unwrap_or("the check said nothing").chars().take(200).collect(),
         }),
-    }
-}
-
-pub(super) fn explain(path: &Path, error: rusqlite::Error) -> OpenError {
-    let path = path.to_owned();
-    match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase) => OpenError::Foreign { path, why: "it is not an SQLite file".to_owned() },
-        Some(ErrorCode::DatabaseCorrupt) => OpenError::Damaged { path, why: error.to_string() },
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OpenError::InUse { path },
-        _ => OpenError::Sqlite { path, error: error.to_string() },
     }
 }

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, ErrorCode};
 
-use super::schema;
+use super::files;
 use crate::journal::OpenError;
 
 /// Of the log's own header, in bytes. Its format: <https://www.sqlite.org/fileformat2.html#the_write_ahead_log>.
@@ -27,12 +27,12 @@ const FRAME_HEADER: usize = 24;
 /// # Errors
 /// It is damaged, or the disk fails. On a full disk it stays as it is, synced.
 pub(super) fn fold(connection: &Connection, path: &Path) -> Result<(), OpenError> {
-    let sqlite = |error| schema::explain(path, error);
+    let sqlite = |error| files::explain(path, error);
     // The first look at the database is what makes SQLite recover the log.
     let tables = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0));
     tables.map_err(sqlite)?;
     let recovered: i64 = connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| row.get(1)).map_err(sqlite)?;
-    let log = schema::beside(path, "-wal");
+    let log = files::beside(path, "-wal");
     match lost(&log, u64::try_from(recovered).unwrap_or(0)) {
         Ok(None) => {}
         Ok(Some(why)) => return Err(OpenError::Damaged { path: path.to_owned(), why }),

@@ -18,9 +18,9 @@ use tokio::sync::mpsc;
 
 use super::Shared;
 use super::checkpoint::Checkpointer;
+use super::files;
 use super::queue::{Append, Change, Queue, Reply, Work};
-use super::room;
-use super::schema::{self, Lock};
+use super::schema::Lock;
 use super::tail::Tail;
 use crate::event::Stored;
 use crate::journal::{AppendError, Appended, Ended, WriteError};
@@ -68,7 +68,7 @@ impl Writer {
         let outcome = self.turns();
         if let Err(error) = outcome {
             self.shared.writable.store(false, Ordering::Relaxed);
-            if let Err(error) = std::fs::write(schema::marker(&self.path), b"") {
+            if let Err(error) = std::fs::write(files::marker(&self.path), b"") {
                 tracing::error!(%error, "could not leave the marker for a check at the next start");
             }
             self.queue.close();
@@ -140,7 +140,7 @@ impl Writer {
                 };
                 // First not ready, then refused.
                 if full {
-                    self.set_full(room::why_full(&error));
+                    self.set_full(files::why_full(&error));
                 } else {
                     self.shared.writable.store(false, Ordering::Relaxed);
                 }
@@ -226,7 +226,7 @@ impl Writer {
         match result {
             // What was committed is safe in the log.
             Err(error) if self.is_full(&error) => {
-                self.set_full(room::why_full(&error));
+                self.set_full(files::why_full(&error));
                 Ok(())
             }
             result => result,
