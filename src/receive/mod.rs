@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::State;
+use axum::handler::Handler as _;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::IntoResponse;
 use axum::routing::post;
@@ -64,12 +65,11 @@ pub fn router<I: Intake>(
         };
         let door = Arc::new(door);
         let panicked = Arc::clone(&door);
-        let endpoint = post(receive::<I>)
-            .head(async || Reply::Here)
-            .fallback(other_method::<I>)
-            .with_state(door)
-            .layer(CatchPanicLayer::custom(move |_| panicked.panicked().into_response()));
-        router = router.route(path, endpoint);
+        // Around the one handler that may panic: around the route there would be one more allocation a request, which waits
+        // for the disk as long as the request does.
+        let catch_panic = CatchPanicLayer::custom(move |_| panicked.panicked().into_response());
+        let endpoint = post(receive::<I>.layer(catch_panic)).head(async || Reply::Here).fallback(other_method::<I>);
+        router = router.route(path, endpoint.with_state(door));
     }
     router
 }

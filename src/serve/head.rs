@@ -19,9 +19,6 @@ use memchr::{memchr, memmem};
 /// Largest head, in bytes: 431 over it. It is hyper that enforces it.
 pub(super) const MAX_HEAD: usize = 32 * 1024;
 
-/// Most header lines of a head: 431 over it. It is hyper that enforces it.
-pub(super) const MAX_HEADERS: usize = 100;
-
 /// How much of a request line is kept, for the log.
 const MAX_KEPT: usize = 256;
 
