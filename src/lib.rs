@@ -20,6 +20,7 @@
 pub mod admin;
 pub mod app;
 pub mod body;
+pub mod certificate;
 pub mod cli;
 pub mod clock;
 pub mod config;

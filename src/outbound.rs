@@ -2,11 +2,14 @@
 //! read by [`body::read`](crate::body::read), which bounds them.
 
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, ClientBuilder, redirect};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_platform_verifier::BuilderVerifierExt;
 
 /// TLS that trusts the certificates that the system trusts (`SSL_CERT_FILE` and `SSL_CERT_DIR` are heeded).
@@ -41,6 +44,61 @@ pub fn end_of_connection(age: Duration) -> Instant {
 /// When TLS can't be set up at all.
 pub fn client() -> Result<ClientBuilder, rustls::Error> {
     Ok(builder_with(tls_or_none()?))
+}
+
+/// The same for a listener of this machine's own configuration: trusts its certificate and no other, whatever name that is made
+/// out to.
+///
+/// # Errors
+/// When TLS can't be set up at all.
+pub fn client_of(certificate: CertificateDer<'static>) -> Result<ClientBuilder, rustls::Error> {
+    let only = Arc::new(Only { certificate, provider: rustls::crypto::ring::default_provider() });
+    Ok(builder_with(builder()?.dangerous().with_custom_certificate_verifier(only).with_no_client_auth()))
+}
+
+/// Trusts one certificate.
+#[derive(Debug)]
+struct Only {
+    certificate: CertificateDer<'static>,
+    provider: CryptoProvider,
+}
+
+impl ServerCertVerifier for Only {
+    fn verify_server_cert(
+        &self,
+        shown: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if *shown == self.certificate {
+            return Ok(ServerCertVerified::assertion());
+        }
+        Err(rustls::CertificateError::ApplicationVerificationFailure.into())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 /// A client whose connections don't serve for longer than about [`CONNECTION_AGE`]: then it is made anew. Requests under way

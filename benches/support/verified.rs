@@ -59,6 +59,7 @@ pub(crate) fn serve() -> super::Result<()> {
             max_connections: 10_000,
             ready_path: None,
             drain_timeout: Duration::from_secs(8),
+            tls: None,
         };
         let intake = Forgetful { keyring: Keyring::new(&[SECRET.into()]), name: "fin".into() };
         let metrics = Arc::new(Metrics::new());

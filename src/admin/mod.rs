@@ -24,6 +24,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
+use rustls::ServerConfig;
 use tokio::sync::Mutex;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -183,6 +184,12 @@ impl Listener {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.server.addr()
+    }
+
+    /// Talks TLS, with this configuration.
+    #[must_use]
+    pub fn tls(self, config: ServerConfig) -> Self {
+        Self { server: self.server.tls(config), ..self }
     }
 
     /// Serves until `shutdown` is done.

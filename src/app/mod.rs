@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admin::{self, Readiness, Stage};
+use crate::certificate;
 use crate::config::{self, Config};
 use crate::dispatch::Phase;
 use crate::journal::{self, Journal};
@@ -69,6 +70,22 @@ pub enum Error {
         addr: SocketAddr,
         /// Why.
         error: std::io::Error,
+    },
+    /// A certificate or its key can't be used any more: it could when the configuration was read.
+    #[error("{key}: {problem}")]
+    Certificate {
+        /// The configuration key.
+        key: &'static str,
+        /// What is wrong.
+        problem: certificate::Problem,
+    },
+    /// TLS can't be set up at all.
+    #[error("{key}: TLS can't be set up: {error}; this is a bug in finhook")]
+    Tls {
+        /// The configuration key.
+        key: &'static str,
+        /// Why.
+        error: rustls::Error,
     },
     /// There is no thread for the listener.
     #[error("no thread for the listener: {0}: raise the limit of threads (ulimit -u, or the container's pids limit)")]
@@ -164,11 +181,17 @@ impl App {
                 error,
             })?
         };
-        let server = server.on_refused(Arc::new(move |status, path| unrouted.refused(status, path)));
+        let mut server = server.on_refused(Arc::new(move |status, path| unrouted.refused(status, path)));
+        if let Some(tls) = tls("server.tls_cert_file", config.server.tls.as_ref(), &mut background)? {
+            server = server.tls(tls);
+        }
         let live = Live::new(&journal, metrics.clone())?;
         let api = admin::Api::new(&config, metrics.clone(), journal.clone(), sinks)?;
-        let admin = admin::Listener::bind(&config.admin, readiness.clone(), live.clone(), api)
+        let mut admin = admin::Listener::bind(&config.admin, readiness.clone(), live.clone(), api)
             .map_err(|error| Error::Bind { key: "admin.bind", addr: config.admin.bind, error })?;
+        if let Some(tls) = tls("admin.tls_cert_file", config.admin.tls.as_ref(), &mut background)? {
+            admin = admin.tls(tls);
+        }
         let fin = match &config.gateway {
             Some(settings) => {
                 let bound = FinSide::bind(settings, &config, &journal, &live, &metrics);
@@ -229,7 +252,7 @@ impl App {
         for (name, endpoint) in &self.config.endpoints {
             tracing::info!(
                 endpoint = name,
-                url = callback(self.server.addr(), &endpoint.path),
+                url = callback(self.config.server.tls.is_some(), self.server.addr(), &endpoint.path),
                 next = "finhook send",
                 "callback URL; for Fin it is the path behind your proxy's https address"
             );
@@ -299,6 +322,19 @@ impl App {
     }
 }
 
+/// How a listener talks TLS, if it does; its certificate is kept up to date in the background.
+fn tls(
+    key: &'static str,
+    files: Option<&certificate::Files>,
+    background: &mut JoinSet<()>,
+) -> Result<Option<rustls::ServerConfig>, Error> {
+    let Some(files) = files else { return Ok(None) };
+    let current = certificate::Current::new(files.clone()).map_err(|problem| Error::Certificate { key, problem })?;
+    let config = current.server().map_err(|error| Error::Tls { key, error })?;
+    background.spawn(async move { match current.watch(key).await {} });
+    Ok(Some(config))
+}
+
 fn bind_fix(error: &std::io::Error, addr: &SocketAddr) -> &'static str {
     match error.kind() {
         std::io::ErrorKind::PermissionDenied if addr.port() < 1024 => {
@@ -311,8 +347,8 @@ fn bind_fix(error: &std::io::Error, addr: &SocketAddr) -> &'static str {
 }
 
 /// Where an endpoint is reached from this machine.
-fn callback(listens: SocketAddr, path: &str) -> String {
-    format!("http://{}{path}", serve::reach(listens))
+fn callback(tls: bool, listens: SocketAddr, path: &str) -> String {
+    format!("{}://{}{path}", if tls { "https" } else { "http" }, serve::reach(listens))
 }
 
 /// At the file-size limit a write must fail with an error, as on a full disk; by default the signal ends the process.

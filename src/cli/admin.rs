@@ -43,15 +43,16 @@ impl Options {
     /// A client with the token of the configuration.
     pub(super) fn client(&self, global: &Global) -> Result<Client, Failure> {
         let config = global.load()?.config;
-        let base = match &self.admin {
-            Some(url) => url.clone(),
+        let (base, tls) = match &self.admin {
+            Some(url) => (url.clone(), None),
             None => {
-                let address = client::reach(config.admin.bind)
+                let tls = config.admin.tls.as_ref();
+                let origin = client::origin(config.admin.bind, tls)
                     .ok_or_else(|| Failure::new("admin.bind has port 0, so its port is not known: give --admin"))?;
-                format!("http://{address}").parse().map_err(|e| Failure::new(format!("{address}: {e}")))?
+                (origin.parse().map_err(|e| Failure::new(format!("{origin}: {e}")))?, tls)
             }
         };
-        Ok(Client { base, token: config.admin.token, http: client::client(ASK_TIMEOUT)? })
+        Ok(Client { base, token: config.admin.token, http: client::client(ASK_TIMEOUT, tls)? })
     }
 }
 

@@ -5,15 +5,25 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Failure, chain};
+use crate::certificate::Files;
 use crate::{outbound, serve};
 
 /// Answers of finhook are short.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
 
-/// A client that goes straight to the address it is given, with a timeout for the whole call.
-pub(super) fn client(timeout: Duration) -> Result<reqwest::Client, Failure> {
-    let builder = outbound::client().map_err(|e| Failure::new(chain(&e)))?;
-    builder.timeout(timeout).build().map_err(|e| Failure::new(chain(&e)))
+/// A client that goes straight to the address it is given, with a timeout for the whole call. `tls`: to a listener of this
+/// configuration, which has this certificate.
+pub(super) fn client(timeout: Duration, tls: Option<&Files>) -> Result<reqwest::Client, Failure> {
+    builder(tls)?.timeout(timeout).build().map_err(|e| Failure::new(chain(&e)))
+}
+
+/// The same, still without limits.
+pub(super) fn builder(tls: Option<&Files>) -> Result<reqwest::ClientBuilder, Failure> {
+    let builder = match tls {
+        None => outbound::client(),
+        Some(files) => outbound::client_of(files.certificate().map_err(|problem| Failure::new(problem.to_string()))?),
+    };
+    builder.map_err(|e| Failure::new(chain(&e)))
 }
 
 /// Runs a command's calls to their end.
@@ -42,6 +52,11 @@ pub(super) fn explain(error: &reqwest::Error, url: &str, if_refused: &str) -> Fa
 /// `None` when the port is 0: only the running process knows which one it got.
 pub(super) fn reach(bind: SocketAddr) -> Option<SocketAddr> {
     (bind.port() != 0).then(|| serve::reach(bind))
+}
+
+/// The same as the beginning of a URL.
+pub(super) fn origin(bind: SocketAddr, tls: Option<&Files>) -> Option<String> {
+    reach(bind).map(|address| format!("{}://{address}", if tls.is_some() { "https" } else { "http" }))
 }
 
 /// What is at the bottom of an error. reqwest's own text repeats the URL, which may hold a secret.

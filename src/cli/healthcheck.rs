@@ -21,12 +21,13 @@ pub(super) struct Args {}
 
 pub(super) fn run(_: Args, global: &Global) -> Result<ExitCode, Failure> {
     let config = global.load()?.config;
-    let Some(address) = client::reach(config.admin.bind) else {
+    let tls = config.admin.tls.as_ref();
+    let Some(origin) = client::origin(config.admin.bind, tls) else {
         return Err(Failure::new("admin.bind has port 0, so its port is not known: set one"));
     };
-    let url = format!("http://{address}/readyz");
+    let url = format!("{origin}/readyz");
     client::block_on(async {
-        let answer = client::client(TIMEOUT)?.get(&url).send().await;
+        let answer = client::client(TIMEOUT, tls)?.get(&url).send().await;
         let answer = answer.map_err(|e| client::explain(&e, &url, "is finhook running, with this admin.bind?"))?;
         let status = answer.status();
         if status != 200 {

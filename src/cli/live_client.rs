@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use url::Url;
 
 use super::{Failure, chain, client};
-use crate::outbound;
+use crate::certificate::Files;
 
 /// For connecting, and for the head of the answer.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -35,9 +35,13 @@ pub(super) struct LiveClient {
 
 impl LiveClient {
     /// Opens the stream; a failure of this first connection is the user's to know.
-    pub(super) async fn open(url: Url, token: Option<SecretString>, if_refused: &str) -> Result<Self, Failure> {
-        let builder = outbound::client().map_err(|e| Failure::new(chain(&e)))?;
-        let built = builder.connect_timeout(CONNECT).read_timeout(SILENCE).build();
+    pub(super) async fn open(
+        url: Url,
+        tls: Option<&Files>,
+        token: Option<SecretString>,
+        if_refused: &str,
+    ) -> Result<Self, Failure> {
+        let built = client::builder(tls)?.connect_timeout(CONNECT).read_timeout(SILENCE).build();
         let client = built.map_err(|e| Failure::new(chain(&e)))?;
         let mut stream = Self { client, url, token, last: None, events: None };
         let shown = format!("{}{}", stream.url.origin().ascii_serialization(), stream.url.path());

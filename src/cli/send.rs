@@ -12,6 +12,7 @@ use url::Url;
 use super::sample::Samples;
 use super::sign::{With, no_secret, read};
 use super::{FAILED, Failure, Global, client, print, usage};
+use crate::certificate::Files;
 use crate::clock;
 use crate::config::{Config, Endpoint};
 use crate::terminal;
@@ -55,39 +56,44 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
-    let (url, scheme, secret) = match (&args.url, args.with.given()) {
-        (Some(url), Some(secret)) => (url.clone(), Scheme::Fin, secret),
+    let to = match (&args.url, args.with.given()) {
+        (Some(url), Some(secret)) => To { url: url.clone(), tls: None, scheme: Scheme::Fin, secret },
         (url, secret) => configured(url.clone(), secret, &args.with, &global.load()?.config)?,
     };
-    let mut samples = Samples::new(scheme, args.event, args.conversation);
+    let mut samples = Samples::new(to.scheme, args.event, args.conversation);
     let file = args.file.map(|file| read(Some(&file))).transpose()?;
     let next = || file.clone().unwrap_or_else(|| samples.next(clock::now_ms()));
-    let all_good = client::block_on(send(&url, scheme, &secret, args.count, next))?;
+    let all_good = client::block_on(send(&to, args.count, next))?;
     Ok(if all_good { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
+/// Where to post, and how to sign.
+struct To {
+    url: Url,
+    /// The certificate of a listener of this configuration.
+    tls: Option<Files>,
+    scheme: Scheme,
+    secret: SecretString,
+}
+
 /// What the command line leaves open, from the configuration.
-fn configured(
-    url: Option<Url>,
-    secret: Option<SecretString>,
-    with: &With,
-    config: &Config,
-) -> Result<(Url, Scheme, SecretString), Failure> {
+fn configured(url: Option<Url>, secret: Option<SecretString>, with: &With, config: &Config) -> Result<To, Failure> {
     let (name, endpoint) = match with.named(config)? {
         Some(named) => named,
         None => pick(config, url.as_ref())?,
     };
-    let url = match url {
-        Some(url) => url,
+    let (url, tls) = match url {
+        Some(url) => (url, None),
         None => {
-            let address = client::reach(config.server.bind)
+            let tls = config.server.tls.clone();
+            let origin = client::origin(config.server.bind, tls.as_ref())
                 .ok_or_else(|| Failure::new("server.bind has port 0, so its port is not known: give --url"))?;
-            let url = format!("http://{address}{}", endpoint.path);
-            url.parse().map_err(|e| Failure::new(format!("{url}: {e}")))?
+            let url = format!("{origin}{}", endpoint.path);
+            (url.parse().map_err(|e| Failure::new(format!("{url}: {e}")))?, tls)
         }
     };
     match secret.or_else(|| endpoint.secrets.first().cloned()) {
-        Some(secret) => Ok((url, endpoint.kind, secret)),
+        Some(secret) => Ok(To { url, tls, scheme: endpoint.kind, secret }),
         None => Err(no_secret(name, endpoint.kind)),
     }
 }
@@ -100,14 +106,9 @@ fn pick<'a>(config: &'a Config, url: Option<&Url>) -> Result<(&'a str, &'a Endpo
 }
 
 /// Posts one after the other; false when an answer was not 200.
-async fn send(
-    url: &Url,
-    scheme: Scheme,
-    secret: &SecretString,
-    count: u32,
-    mut next: impl FnMut() -> Vec<u8>,
-) -> Result<bool, Failure> {
-    let client = client::client(TIMEOUT)?;
+async fn send(to: &To, count: u32, mut next: impl FnMut() -> Vec<u8>) -> Result<bool, Failure> {
+    let To { url, tls, scheme, secret } = to;
+    let client = client::client(TIMEOUT, tls.as_ref())?;
     // The URL may hold credentials of a proxy in front.
     let shown = crate::config::RelayUrl(url.clone()).to_string();
     let explain = |e: reqwest::Error| {

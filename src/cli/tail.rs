@@ -50,14 +50,15 @@ pub(super) fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
     let query = query.finish();
     usage::live_query(&query)?;
     let config = global.load()?.config;
-    let address = client::reach(config.admin.bind)
+    let tls = config.admin.tls.clone();
+    let origin = client::origin(config.admin.bind, tls.as_ref())
         .ok_or_else(|| Failure::new("admin.bind has port 0, so its port is not known"))?;
-    let url = format!("http://{address}/api/v1/stream?{query}");
+    let url = format!("{origin}/api/v1/stream?{query}");
     let url = Url::parse(&url).map_err(|e| Failure::new(format!("{url}: {e}")))?;
     client::block_on(async {
         let follow = async {
             let if_refused = "is it running? `finhook serve` starts it";
-            let mut stream = LiveClient::open(url, config.admin.token, if_refused).await?;
+            let mut stream = LiveClient::open(url, tls.as_ref(), config.admin.token, if_refused).await?;
             let terminal = io::stdout().is_terminal();
             let mut days = Days::default();
             if terminal {

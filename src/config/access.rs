@@ -13,7 +13,7 @@ use super::tree::{BUILT_IN, Field, VARIABLE};
 use super::{Config, SinkKind};
 
 /// The last parts of the names of keys that are secrets, beside those of headers.
-const SECRETS: [&str; 5] = ["token", "signing_secrets", "client_secret", "api_key", "signing_secret"];
+const SECRETS: [&str; 6] = ["token", "signing_secrets", "client_secret", "api_key", "signing_secret", "tls_key"];
 
 /// A file that holds a secret: of `key_file`, or the configuration file in which `key` is set.
 #[derive(Debug, Clone)]

@@ -36,6 +36,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::Serialize;
 
+use crate::certificate;
 use crate::verify::Scheme;
 
 pub use error::Error;
@@ -116,6 +117,9 @@ pub struct Server {
     /// How long a shutdown waits for requests and sinks.
     #[serde(serialize_with = "render::duration")]
     pub drain_timeout: Duration,
+    /// TLS, if it ends here and not at a proxy in front.
+    #[serde(flatten, serialize_with = "render::certificate")]
+    pub tls: Option<certificate::Files>,
 }
 
 /// `[admin]`: health, metrics and API.
@@ -126,6 +130,9 @@ pub struct Admin {
     /// Bearer token for the API; always there when `bind` is not loopback.
     #[serde(serialize_with = "render::secret")]
     pub token: Option<SecretString>,
+    /// TLS, if it ends here and not at a proxy in front.
+    #[serde(flatten, serialize_with = "render::certificate")]
+    pub tls: Option<certificate::Files>,
 }
 
 /// `[endpoints.NAME]`: one Fin app, or one app whose classic webhooks come.

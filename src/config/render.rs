@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -12,8 +13,8 @@ use serde::{Serialize, Serializer};
 use super::error::one_line;
 use super::tree::BUILT_IN;
 use super::{Admin, Config, Endpoint, Gateway, Journal, Log, Server, Sink};
-use crate::clock;
 use crate::verify::Scheme;
+use crate::{certificate, clock};
 
 const REDACTED: &str = "<redacted>";
 
@@ -109,6 +110,15 @@ pub(super) fn text<S: Serializer>(value: &impl ToString, serializer: S) -> Resul
 
 pub(super) fn secret<S: Serializer>(value: &Option<SecretString>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(value.as_ref().map_or("", |_| REDACTED))
+}
+
+/// Both keys, empty where there is no TLS.
+pub(super) fn certificate<S: Serializer>(files: &Option<certificate::Files>, serializer: S) -> Result<S::Ok, S::Error> {
+    let shown = |path: Option<&PathBuf>| path.map(|path| path.display().to_string()).unwrap_or_default();
+    serializer.collect_map([
+        ("tls_cert_file", shown(files.as_ref().map(|files| &files.cert))),
+        ("tls_key_file", shown(files.as_ref().map(|files| &files.key))),
+    ])
 }
 
 pub(super) fn headers<S: Serializer>(headers: &[(String, SecretString)], serializer: S) -> Result<S::Ok, S::Error> {

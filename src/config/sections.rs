@@ -11,6 +11,7 @@ use url::Url;
 use super::error::one_line;
 use super::tree::{Field, Table};
 use super::{Admin, Config, Endpoint, Error, Gateway, Journal, Log, LogFormat, Server, across, secrets, sinks};
+use crate::certificate::{Files, Which};
 use crate::clock;
 use crate::verify::Scheme;
 
@@ -21,10 +22,11 @@ const CENTURY: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
 /// What the targets of log lines begin with.
 const PROGRAM: &str = "finhook";
 /// The modules of the program, which log under their names.
-const MODULES: [&str; 20] = [
+const MODULES: [&str; 21] = [
     "admin",
     "app",
     "body",
+    "certificate",
     "cli",
     "clock",
     "config",
@@ -131,6 +133,7 @@ fn server(mut table: Table, seen: &mut across::Seen) -> Result<Server, Error> {
             .map(|field| path(&field, seen))
             .transpose()?,
         drain_timeout: duration(t, "drain_timeout", Duration::ZERO, DAY)?,
+        tls: certificate(t)?,
     };
     table.finish()?;
     Ok(server)
@@ -141,8 +144,32 @@ fn admin(mut table: Table, seen: &mut across::Seen, warnings: &mut Vec<String>) 
     seen.listener(&bind)?;
     let address = bind.address()?;
     let token = secrets::token(&mut table, why_token(address, &bind).as_deref(), warnings)?;
+    let tls = certificate(&mut table)?;
     table.finish()?;
-    Ok(Admin { bind: address, token })
+    Ok(Admin { bind: address, token, tls })
+}
+
+/// `tls_cert_file` and `tls_key_file`: both or neither, and a pair that fits.
+fn certificate(t: &mut Table) -> Result<Option<Files>, Error> {
+    let mut file = |name| t.take(name).filter(|field| !field.is_empty());
+    let (cert, key) = match (file("tls_cert_file"), file("tls_key_file")) {
+        (None, None) => return Ok(None),
+        (Some(cert), Some(key)) => (cert, key),
+        (Some(cert), None) => {
+            return Err(cert.error("is given without tls_key_file", "name the certificate's key there"));
+        }
+        (None, Some(key)) => {
+            return Err(key.error("is given without tls_cert_file", "name the key's certificate there"));
+        }
+    };
+    let files = Files { cert: cert.text()?.into(), key: key.text()?.into() };
+    match files.read() {
+        Ok(_) => Ok(Some(files)),
+        Err(problem) => {
+            let field = if problem.which == Which::Cert { &cert } else { &key };
+            Err(field.error(format!("{}: {}", problem.path.display(), problem.why), problem.fix))
+        }
+    }
 }
 
 /// Why a listener needs a token, if it does.

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -11,9 +11,11 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::Interval;
+use tokio_rustls::{Accept, TlsAcceptor};
 
 use super::head;
 use super::io::{Seen, Watched};
@@ -50,20 +52,31 @@ struct Shared {
     http: http1::Builder,
     stalled: Duration,
     on_refused: OnRefused,
+    tls: Option<TlsAcceptor>,
+    /// Handshakes that failed.
+    said_tls: Mutex<Seldom>,
 }
 
 impl Connections {
-    pub(super) fn new(router: Router, limits: &Limits, on_refused: OnRefused) -> Self {
+    pub(super) fn new(router: Router, limits: &Limits, on_refused: OnRefused, tls: Option<TlsAcceptor>) -> Self {
         let mut http = http1::Builder::new();
         // hyper's own timer stays off: see `slots`.
         http.header_read_timeout(None).half_close(limits.half_close);
-        http.max_headers(head::MAX_HEADERS).max_header_size(head::MAX_HEAD);
+        // Of header lines it takes 100, hyper's own limit: to set it would cost a loop over as many at each request.
+        http.max_header_size(head::MAX_HEAD);
         http.writev(limits.large_answers);
         // Room for a head of the largest size and for what came with it.
         http.max_buf_size(2 * head::MAX_HEAD);
         let count = limits.max_connections;
         Self {
-            shared: Arc::new(Shared { router, http, stalled: limits.stalled, on_refused }),
+            shared: Arc::new(Shared {
+                router,
+                http,
+                stalled: limits.stalled,
+                on_refused,
+                tls,
+                said_tls: Mutex::default(),
+            }),
             slots: Arc::new(Slots::new(count, limits.header_timeout, limits.idle_timeout)),
             free: (0..count).rev().collect(),
             tasks: JoinSet::new(),
@@ -203,6 +216,33 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream, conn: Conn) {
         Poll::Ready(())
     })
     .await;
+    match &shared.tls {
+        None => talk(Arc::clone(&shared), stream, conn).await,
+        // Large, and not to lie in the task of a connection without it.
+        Some(tls) => Box::pin(talk_tls(Arc::clone(&shared), tls.accept(stream), conn)).await,
+    }
+}
+
+/// The same behind a TLS handshake, which counts as a head that isn't complete.
+async fn talk_tls(shared: Arc<Shared>, handshake: Accept<TcpStream>, conn: Conn) {
+    conn.bytes_came();
+    match handshake.await {
+        Ok(stream) => talk(shared, stream, conn).await,
+        Err(error) => {
+            let mut said = shared.said_tls.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(times) = said.happened() {
+                tracing::warn!(
+                    %error,
+                    times,
+                    "a TLS handshake failed: the client spoke plain HTTP, or did not trust the certificate. Said once a minute at most"
+                );
+            }
+        }
+    }
+}
+
+/// Speaks HTTP on one connection, to its end.
+async fn talk<S: AsyncRead + AsyncWrite + Unpin>(shared: Arc<Shared>, stream: S, conn: Conn) {
     let seen = Seen::new();
     let refused = Arc::clone(&shared.on_refused);
     let watched = Watched::new(stream, Arc::clone(&seen), conn.clone(), shared.stalled, refused);

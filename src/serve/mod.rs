@@ -17,6 +17,7 @@
 //! - At `max_connections` the connection longest without a complete head gives way to a new one; if all have one, that
 //!   which has waited longest for its body; if all requests are being answered, the new one waits until one is done.
 //! - When the process runs out of file descriptors the same rule makes room.
+//! - A TLS handshake is part of the first head: it has the same time, and gives way at the cap.
 //! - A reader that takes nothing of what it is sent for [`STALLED`] is cut off.
 
 mod automatic;
@@ -36,8 +37,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
+use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::{MissedTickBehavior, interval};
+use tokio_rustls::TlsAcceptor;
 
 use connections::Connections;
 pub use problem::Problem;
@@ -116,6 +119,7 @@ pub struct Server {
     addr: SocketAddr,
     limits: Limits,
     on_refused: OnRefused,
+    tls: Option<TlsAcceptor>,
 }
 
 impl std::fmt::Debug for Server {
@@ -134,13 +138,19 @@ impl Server {
         socket.set_reuseaddr(true)?;
         socket.bind(addr)?;
         let tcp = socket.listen(BACKLOG)?;
-        Ok(Self { addr: tcp.local_addr()?, tcp, limits, on_refused: Arc::new(|_, _| {}) })
+        Ok(Self { addr: tcp.local_addr()?, tcp, limits, on_refused: Arc::new(|_, _| {}), tls: None })
     }
 
     /// Has somebody told of what never reaches the router.
     #[must_use]
     pub fn on_refused(self, on_refused: OnRefused) -> Self {
         Self { on_refused, ..self }
+    }
+
+    /// Talks TLS, with this configuration.
+    #[must_use]
+    pub fn tls(self, config: ServerConfig) -> Self {
+        Self { tls: Some(TlsAcceptor::from(Arc::new(config))), ..self }
     }
 
     /// The bound address.
@@ -153,9 +163,9 @@ impl Server {
     /// on the others is answered with `Connection: close`. Returns when all have ended, at the latest after
     /// `drain_timeout`, with the number of connections that were cut off then.
     pub async fn run(self, router: Router, shutdown: impl Future<Output = ()>) -> usize {
-        let Self { tcp, limits, on_refused, .. } = self;
+        let Self { tcp, limits, on_refused, tls, .. } = self;
         let mut shutdown = pin!(shutdown);
-        let mut connections = Connections::new(router, &limits, on_refused);
+        let mut connections = Connections::new(router, &limits, on_refused, tls);
         let shortest = limits.header_timeout.min(limits.idle_timeout);
         let mut sweep = interval((shortest / 4).clamp(Duration::from_millis(5), SWEEP));
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -151,10 +151,18 @@ fn the_first_two_commands_of_the_readme_do_what_it_shows() {
     assert!(sandbox.path("data/finhook.db").exists());
 }
 
-/// A configuration whose files of secrets are all `secrets`, which must be there for it to be accepted.
+/// A configuration whose files of secrets are all `secrets`, which must be there for it to be accepted; and whose certificate
+/// is the one beside it.
 fn with_secrets(block: &str, secrets: &Path) -> String {
+    let file = |key: &str| match key {
+        "tls_cert" => secrets.with_file_name("cert.pem"),
+        "tls_key" => secrets.with_file_name("key.pem"),
+        _ => secrets.to_owned(),
+    };
     let line = |line: &str| match line.split_once("_file = ") {
-        Some((key, value)) if !key.contains('#') && !value.starts_with("\"\"") => format!("{key}_file = {secrets:?}\n"),
+        Some((key, value)) if !key.contains('#') && !value.starts_with("\"\"") => {
+            format!("{key}_file = {:?}\n", file(key))
+        }
         _ => format!("{line}\n"),
     };
     block.lines().map(line).collect()
@@ -166,6 +174,7 @@ fn every_configuration_in_the_documents_passes_finhook_check_without_a_warning()
     let secrets = sandbox.path("secret");
     // Fits every kind of secret there is.
     fs::write(&secrets, "whsec_YSBzZWNyZXQgb2YgYSB0ZXN0LCBsb25nIGVub3VnaA==\n").unwrap();
+    crate::tls::renew(&sandbox.path(""), "hooks.example.com");
     let mut checked = 0;
     for document in documents() {
         for block in of_language(&fs::read_to_string(&document).unwrap(), "toml") {

@@ -33,4 +33,5 @@ mod sinks;
 mod support;
 mod terminal;
 mod timing;
+mod tls;
 mod vectors;

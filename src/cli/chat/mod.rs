@@ -92,9 +92,9 @@ async fn converse(args: &Args, gateway: Url, token: Option<SecretString>) -> Res
     let mut live = gateway.join("stream").map_err(|e| Failure::new(e.to_string()))?;
     live.query_pairs_mut().append_pair("conversation", &conversation);
     let if_refused = "is `finhook serve` running, with gateway.bind set?";
-    let events = LiveClient::open(live, token.clone(), if_refused).await?;
+    let events = LiveClient::open(live, None, token.clone(), if_refused).await?;
     let mut chat = Chat {
-        http: client::client(CALL)?,
+        http: client::client(CALL, None)?,
         gateway,
         token,
         conversation,

@@ -88,6 +88,7 @@ pub fn limits() -> config::Server {
         max_connections: 100,
         ready_path: None,
         drain_timeout: Duration::from_secs(8),
+        tls: None,
     }
 }
 
