@@ -24,6 +24,7 @@ pub mod certificate;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod conversations;
 pub mod dispatch;
 pub mod event;
 pub mod fake_fin;

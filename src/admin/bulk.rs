@@ -142,6 +142,7 @@ pub(super) async fn purge(
             if !dry_run {
                 // Also when nothing was found: an earlier purge may not have got this far.
                 run.journal.erase().await?;
+                run.conversations.sweep().await;
             }
             Ok(removed)
         })

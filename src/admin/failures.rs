@@ -1,5 +1,6 @@
 //! What the API says when the journal fails. The errors themselves go to the log, once, here.
 
+use crate::conversations::Failed;
 use crate::journal::{EraseError, ReadError, WriteError};
 use crate::serve::Problem;
 
@@ -7,6 +8,13 @@ impl From<ReadError> for Problem {
     fn from(error: ReadError) -> Self {
         tracing::error!(%error, "the admin API could not read the journal");
         Self::unavailable("the journal could not be read; see finhook's log")
+    }
+}
+
+impl From<Failed> for Problem {
+    fn from(error: Failed) -> Self {
+        tracing::error!(%error, "the admin API could not read the conversations");
+        Self::unavailable("the conversations could not be read; see finhook's log")
     }
 }
 

@@ -269,7 +269,7 @@ pub(super) fn id(text: &str) -> Result<Uuid, Problem> {
 }
 
 /// RFC 3339, or how long ago; in unix milliseconds.
-fn time(name: &str, text: Option<&str>) -> Result<Option<i64>, Problem> {
+pub(super) fn time(name: &str, text: Option<&str>) -> Result<Option<i64>, Problem> {
     let Some(text) = text else { return Ok(None) };
     match clock::parse_or_ago(text, clock::now_ms()) {
         Some(ms) => Ok(Some(ms)),

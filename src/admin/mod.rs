@@ -4,6 +4,7 @@
 //! reads through a connection of its own, and changes nothing but through the journal's writer, in bounded steps.
 
 mod bulk;
+mod conversations;
 mod events;
 mod failures;
 mod filters;
@@ -29,6 +30,7 @@ use tokio::sync::Mutex;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::config::{self, Config};
+use crate::conversations::Conversations;
 use crate::dispatch::{Command, Handle, matching};
 use crate::event::{Event, Kind};
 use crate::journal::Wants;
@@ -39,6 +41,9 @@ use crate::serve::guard::{self, Guard, Hosts};
 use crate::serve::{Limits, Problem, Server};
 
 pub use bulk::{Purged, Replayed};
+pub use conversations::{
+    ConversationItem, ConversationPage, ConversationQuery, Transcript, TranscriptEntry, TranscriptQuery, Way,
+};
 pub use events::{DeliveryItem, EventDetail, EventItem, EventPage};
 pub use filters::{ListQuery, Selection, State as AnyState};
 pub use health::{Readiness, Stage};
@@ -54,6 +59,7 @@ const DRAIN: Duration = Duration::from_secs(2);
 pub struct Api {
     metrics: Arc<Metrics>,
     journal: Journal,
+    conversations: Conversations,
     sinks: Vec<Handle>,
     disabled: BTreeSet<String>,
     wants: Wants,
@@ -79,6 +85,7 @@ impl Api {
         config: &Config,
         metrics: Arc<Metrics>,
         journal: Journal,
+        conversations: Conversations,
         sinks: Vec<Handle>,
     ) -> Result<Self, OpenError> {
         let matches: BTreeMap<String, config::Match> =
@@ -94,6 +101,7 @@ impl Api {
             wants: Arc::new(wants),
             metrics,
             journal,
+            conversations,
             sinks,
             long: Arc::default(),
         })
@@ -201,6 +209,8 @@ impl Listener {
             .route("/events/{id}", get(events::show))
             .route("/events/replay", post(bulk::replay))
             .route("/events/purge", post(bulk::purge))
+            .route("/conversations", get(conversations::list))
+            .route("/conversations/{id}", get(conversations::show))
             .route("/sinks", get(sinks::list))
             .route("/sinks/{name}/pause", post(sinks::pause))
             .route("/sinks/{name}/resume", post(sinks::resume))

@@ -6,18 +6,18 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use super::rules::{self, Moment};
-use super::{bulk, events, filters, sinks};
+use super::{bulk, conversations, events, filters, sinks};
 use crate::serve::Problem;
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "finhook's admin API",
-        description = "Events, and the sinks that they go to. What is wrong is said in a Problem (RFC 9457).",
+        description = "Events, conversations, and the sinks that they go to. What is wrong is said in a Problem (RFC 9457).",
     ),
     paths(
         livez, readyz, metrics, openapi_json, stream,
-        events::list, events::show, bulk::replay, bulk::purge,
+        events::list, events::show, bulk::replay, bulk::purge, conversations::list, conversations::show,
         sinks::list, sinks::pause, sinks::resume, sinks::retry_dead, sinks::forget,
     ),
     components(schemas(Problem, filters::Selection)),

@@ -42,6 +42,10 @@ named! {
     PageLimit,
     /// `next` of a page.
     Cursor,
+    /// `next` of a page of conversations.
+    ConversationCursor,
+    /// `next` of a page of a transcript.
+    Seq,
     /// [`Selection::ids`](super::Selection::ids).
     Ids,
     /// [`Selection`](super::Selection) as a replay takes it.
@@ -80,7 +84,7 @@ pub(super) fn apply(description: &mut Value) {
     }
 }
 
-fn schemas() -> [(&'static str, Value); 6] {
+fn schemas() -> [(&'static str, Value); 8] {
     let id = json!({ "type": "string", "format": "uuid" });
     let sendable = json!({ "properties": { "state": { "not": { "enum": ["quarantined", "purged"] } } } });
     let of_purge: Vec<&str> = FILTERS.into_iter().chain(["sink"]).collect();
@@ -103,6 +107,8 @@ fn schemas() -> [(&'static str, Value); 6] {
                 "anyOf": [{ "type": "string", "pattern": "^[0-9]{1,19}$" }, id],
             }),
         ),
+        ("ConversationCursor", json!({ "type": "string", "pattern": "^[0-9]{1,18}\\.[0-9]{1,18}$" })),
+        ("Seq", json!({ "type": "string", "pattern": "^[0-9]{1,18}$" })),
         ("Ids", json!({ "type": "array", "items": id, "minItems": 1, "maxItems": MAX_IDS })),
         ("ReplaySelection", selection(&FILTERS, &[json!({ "required": ["sink"] }), sendable])),
         ("PurgeSelection", selection(&of_purge, &[])),

@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 use crate::admin::{self, Readiness, Stage};
 use crate::certificate;
 use crate::config::{self, Config};
+use crate::conversations::Conversations;
 use crate::dispatch::Phase;
 use crate::journal::{self, Journal};
 use crate::live::Live;
@@ -186,7 +187,9 @@ impl App {
             server = server.tls(tls);
         }
         let live = Live::new(&journal, metrics.clone())?;
-        let api = admin::Api::new(&config, metrics.clone(), journal.clone(), sinks)?;
+        let (conversations, follower) = Conversations::open(&config.journal.path, &journal)?;
+        background.spawn(async move { match follower.run().await {} });
+        let api = admin::Api::new(&config, metrics.clone(), journal.clone(), conversations, sinks)?;
         let mut admin = admin::Listener::bind(&config.admin, readiness.clone(), live.clone(), api)
             .map_err(|error| Error::Bind { key: "admin.bind", addr: config.admin.bind, error })?;
         if let Some(tls) = tls("admin.tls_cert_file", config.admin.tls.as_ref(), &mut background)? {

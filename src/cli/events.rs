@@ -51,7 +51,7 @@ enum Action {
         #[arg(long, value_name = "NAME")]
         sink: Option<String>,
         /// No more than so many
-        #[arg(long, default_value_t = DEFAULT_LIMIT, value_name = "N", value_parser = at_least_one)]
+        #[arg(long, default_value_t = DEFAULT_LIMIT, value_name = "N", value_parser = usage::at_least_one)]
         limit: usize,
     },
     #[command(after_help = "Example:\n  finhook events show 019497c1-10f3-8be9-9813-37ba266bc988 --body")]
@@ -136,10 +136,6 @@ impl Choice {
         let Self { ids, limit, dry_run, .. } = self;
         Selection { ids, conversation, user, event, status, sink, state, since, until, limit, dry_run }
     }
-}
-
-fn at_least_one(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|limit| *limit > 0).ok_or_else(|| "use a whole number above 0".to_owned())
 }
 
 /// What is asked for, checked as the API does, before anything is tried.

@@ -7,6 +7,7 @@ mod admin;
 mod chat;
 mod check;
 mod client;
+mod conversations;
 mod events;
 pub mod fake_fin;
 mod healthcheck;
@@ -89,6 +90,8 @@ enum Command {
     Tail(tail::Args),
     /// Talk to Fin in the terminal: through the gateway, or to a stand-in with --fake
     Chat(chat::Args),
+    /// See what Fin said to a customer, and whether your systems got it
+    Conversations(conversations::Args),
     /// Look at stored events, send them again, or remove them
     Events(events::Args),
     /// See how the sinks stand; pause, resume, retry or forget one
@@ -132,6 +135,7 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => sign::verify(args, &global),
         Command::Tail(args) => tail::run(args, &global),
         Command::Chat(args) => chat::run(args, &global),
+        Command::Conversations(args) => conversations::run(args, &global),
         Command::Events(args) => events::run(args, &global),
         Command::Sinks(args) => sinks::run(args, &global),
         Command::FakeFin(args) => client::block_on(async {

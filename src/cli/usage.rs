@@ -3,7 +3,7 @@
 use url::Url;
 
 use super::{Failure, WRONG_USAGE};
-use crate::admin::{ListQuery, Selection};
+use crate::admin::{ConversationQuery, ListQuery, Selection};
 use crate::clock;
 use crate::live;
 use crate::serve::Problem;
@@ -30,6 +30,14 @@ pub(super) fn speed(text: &str) -> Result<f64, String> {
 /// What clap would have said, had it known.
 pub(super) fn wrong(message: impl Into<String>) -> Failure {
     Failure { code: WRONG_USAGE, message: message.into() }
+}
+
+pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|limit| *limit > 0).ok_or_else(|| "use a whole number above 0".to_owned())
+}
+
+pub(super) fn conversations(query: &ConversationQuery) -> Result<(), Failure> {
+    query.check().map_err(told)
 }
 
 pub(super) fn list(query: &ListQuery) -> Result<(), Failure> {

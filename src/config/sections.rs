@@ -22,7 +22,7 @@ const CENTURY: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
 /// What the targets of log lines begin with.
 const PROGRAM: &str = "finhook";
 /// The modules of the program, which log under their names.
-const MODULES: [&str; 21] = [
+const MODULES: [&str; 22] = [
     "admin",
     "app",
     "body",
@@ -30,6 +30,7 @@ const MODULES: [&str; 21] = [
     "cli",
     "clock",
     "config",
+    "conversations",
     "dispatch",
     "event",
     "fake_fin",

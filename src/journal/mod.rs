@@ -32,7 +32,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::config;
-use crate::event::Event;
+use crate::event::{Event, Stored};
 use crate::metrics::Metrics;
 
 pub use query::{Delivery, DeliveryState, EventState, Filter, Found, Listed, Order, Page, Resolved, SinkReport, Wants};
@@ -354,6 +354,33 @@ impl Reader {
     /// The journal could not be read.
     pub async fn find(&self, id: Uuid, with_body: bool, wants: Wants) -> Result<Option<Found>, ReadError> {
         on!(self, reader => reader.find(id, with_body, wants).await)
+    }
+
+    /// The events after `seq` in order, `limit` at most, without their bodies and so unverified; and the last number that was
+    /// looked at: rows that can't be read are left out. For who follows at leisure: unlike [`Reader::after`] it keeps nothing in
+    /// memory for whoever reads on.
+    ///
+    /// # Errors
+    /// The journal could not be read.
+    pub async fn skim(&self, seq: u64, limit: usize) -> Result<(Vec<Stored>, Option<u64>), ReadError> {
+        on!(self, reader => reader.skim(seq, limit).await)
+    }
+
+    /// Stored events with their bodies and their standing at every sink, in the order of `seqs`. Those that are gone or damaged are
+    /// left out, and so is what doesn't fit in a page any more: whoever asks goes on behind the last number that came back.
+    ///
+    /// # Errors
+    /// The journal could not be read.
+    pub async fn show(&self, seqs: Vec<u64>, wants: Wants) -> Result<Vec<(Listed, Vec<Delivery>)>, ReadError> {
+        on!(self, reader => reader.show(seqs, wants).await)
+    }
+
+    /// Which of these sequence numbers are stored.
+    ///
+    /// # Errors
+    /// The journal could not be read.
+    pub async fn stored(&self, seqs: Vec<u64>) -> Result<HashSet<u64>, ReadError> {
+        on!(self, reader => reader.stored(seqs).await)
     }
 
     /// What these ids stand for, in their order.

@@ -8,6 +8,7 @@ mod config;
 mod configuration;
 mod conformance;
 mod content;
+mod conversations;
 mod crash;
 mod delivery;
 mod deploy;

@@ -3,13 +3,15 @@
 //! Nothing but the sequence number and the id is indexed, so a list is a scan. One call looks at a bounded number of rows
 //! and says where to go on; no call holds a snapshot for long.
 
+use std::collections::HashSet;
+
 use rusqlite::{Connection, OptionalExtension as _, params};
 use uuid::Uuid;
 
 use super::Reader;
 use super::deliveries::read_sink;
 use super::rows::{self, NEXT, WHOLE, WITHOUT_BODY};
-use crate::event::{Event, Fields, Kind};
+use crate::event::{Event, Fields, Kind, Stored};
 use crate::journal::{
     CLOCK_SLACK_MS, Delivery, DeliveryState, EventState, Filter, Found, Listed, Order, Page, ReadError, Resolved, Row,
     SinkReport, SinkState, Wants,
@@ -93,6 +95,67 @@ impl Reader {
                 deliveries.push(delivery(connection, &sink, seq, &event, &wants)?);
             }
             Ok(Some(Found::Stored(Box::new(Listed { seq, event, body_bytes, delivery: None }), deliveries)))
+        })
+        .await
+    }
+
+    pub(in crate::journal) async fn skim(
+        &self,
+        seq: u64,
+        limit: usize,
+    ) -> Result<(Vec<Stored>, Option<u64>), ReadError> {
+        self.query(move |connection| {
+            let sql = format!("SELECT {} FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2", *WITHOUT_BODY);
+            let mut statement = connection.prepare_cached(&sql)?;
+            let mut rows = statement.query(params![seq.cast_signed(), limit as i64])?;
+            let (mut events, mut last) = (Vec::new(), None);
+            while let Some(row) = rows.next()? {
+                let seq = row.get::<_, i64>(0)?.unsigned_abs();
+                last = Some(seq);
+                events.extend(rows::event(row).ok().map(|event| Stored { seq, event }));
+            }
+            Ok((events, last))
+        })
+        .await
+    }
+
+    pub(in crate::journal) async fn show(
+        &self,
+        seqs: Vec<u64>,
+        wants: Wants,
+    ) -> Result<Vec<(Listed, Vec<Delivery>)>, ReadError> {
+        self.query(move |connection| {
+            let sinks = sinks(connection)?;
+            let mut statement = connection.prepare_cached(&format!("SELECT {} FROM events WHERE seq = ?1", *WHOLE))?;
+            let (mut shown, mut bytes) = (Vec::new(), 0);
+            for seq in seqs {
+                let mut rows = statement.query([seq.cast_signed()])?;
+                let Some(Row::Sound(stored)) = rows.next()?.map(rows::row).transpose()? else { continue };
+                bytes += stored.event.body.len();
+                if bytes > PAGE_BYTES && !shown.is_empty() {
+                    break;
+                }
+                let event = stored.event.clone();
+                let deliveries = sinks.iter().map(|sink| delivery(connection, sink, seq, &event, &wants));
+                let deliveries = deliveries.collect::<rusqlite::Result<_>>()?;
+                let body_bytes = event.body.len() as u64;
+                shown.push((Listed { seq, event, body_bytes, delivery: None }, deliveries));
+            }
+            Ok(shown)
+        })
+        .await
+    }
+
+    pub(in crate::journal) async fn stored(&self, seqs: Vec<u64>) -> Result<HashSet<u64>, ReadError> {
+        self.query(move |connection| {
+            let mut statement = connection.prepare_cached("SELECT EXISTS (SELECT 1 FROM events WHERE seq = ?1)")?;
+            let mut stored = HashSet::new();
+            for seq in seqs {
+                if statement.query_row([seq.cast_signed()], |row| row.get::<_, bool>(0))? {
+                    stored.insert(seq);
+                }
+            }
+            Ok(stored)
         })
         .await
     }
