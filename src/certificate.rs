@@ -1,4 +1,5 @@
-//! A certificate and its key, from files in PEM: what finhook shows to those who connect to it.
+//! A certificate and its key, from files in PEM: what finhook shows to those who connect to it, and to sinks that want to know
+//! who it is. And the authorities that such a sink is checked against.
 //!
 //! The files are read again every second, as those of signing secrets are: whoever renews a certificate (certbot, cert-manager)
 //! restarts nothing. A pair counts only when two reads gave the same, and only when it fits together; what doesn't leaves
@@ -10,11 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use rustls::ServerConfig;
+use rustls::client::ResolvesClientCert;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig};
 use secrecy::zeroize::Zeroizing;
 use sha2::{Digest as _, Sha256};
 use tokio::time::MissedTickBehavior;
@@ -54,6 +56,25 @@ pub struct Problem {
     pub why: String,
     /// What to do.
     pub fix: &'static str,
+}
+
+/// The authorities in a file of PEM, as those whose certificates are trusted; with blocking I/O.
+///
+/// # Errors
+/// It can't be read, or holds none that can be used.
+pub fn authorities(path: &Path) -> Result<RootCertStore, Problem> {
+    let files = Files { cert: path.to_owned(), key: PathBuf::new() };
+    let mut roots = RootCertStore::empty();
+    for certificate in files.chain(&files.file(Which::Cert)?)? {
+        roots.add(certificate).map_err(|error| {
+            files.problem(
+                Which::Cert,
+                format!("it holds no authority: {error}"),
+                "name the authority's own certificate, in PEM",
+            )
+        })?;
+    }
+    Ok(roots)
 }
 
 /// What both files hold, as bytes.
@@ -179,7 +200,7 @@ impl Current {
     }
 
     /// Keeps it up to date with its files, for ever; dropping the future ends it. `key` is the configuration's, for the log.
-    pub async fn watch(self: Arc<Self>, key: &'static str) -> Infallible {
+    pub async fn watch(self: Arc<Self>, key: String) -> Infallible {
         let mut ticks = tokio::time::interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut last, mut settled) = (None, None);
@@ -194,7 +215,7 @@ impl Current {
             } else if settled != seen {
                 settled = seen;
                 match content.and_then(|content| self.files.parse(&content)) {
-                    Ok(pair) => self.take(pair, key),
+                    Ok(pair) => self.take(pair, &key),
                     Err(problem) => {
                         tracing::warn!(key, %problem, "the former certificate stays in use: mend the files")
                     }
@@ -203,7 +224,7 @@ impl Current {
         }
     }
 
-    fn take(&self, pair: CertifiedKey, key: &'static str) {
+    fn take(&self, pair: CertifiedKey, key: &str) {
         let mut current = self.pair.write().unwrap_or_else(PoisonError::into_inner);
         let new = current.cert != pair.cert;
         *current = Arc::new(pair);
@@ -211,6 +232,16 @@ impl Current {
         if new {
             tracing::info!(key, "a new certificate is in use, for connections from now on");
         }
+    }
+}
+
+impl ResolvesClientCert for Current {
+    fn resolve(&self, _: &[&[u8]], _: &[rustls::SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.pair.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
     }
 }
 

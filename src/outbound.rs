@@ -5,6 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::certificate::Current;
 use reqwest::{Client, ClientBuilder, redirect};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
@@ -17,7 +18,22 @@ use rustls_platform_verifier::BuilderVerifierExt;
 /// # Errors
 /// The system has no root certificates.
 pub fn tls() -> Result<ClientConfig, rustls::Error> {
-    Ok(builder()?.with_platform_verifier()?.with_no_client_auth())
+    tls_of(None, None)
+}
+
+/// TLS that shows a certificate of its own, or trusts other authorities than the system's.
+///
+/// # Errors
+/// The system has no root certificates, if those are to be trusted.
+pub fn tls_of(client: Option<Arc<Current>>, authorities: Option<RootCertStore>) -> Result<ClientConfig, rustls::Error> {
+    let builder = match authorities {
+        Some(roots) => builder()?.with_root_certificates(roots),
+        None => builder()?.with_platform_verifier()?,
+    };
+    Ok(match client {
+        Some(client) => builder.with_client_cert_resolver(client),
+        None => builder.with_no_client_auth(),
+    })
 }
 
 /// TLS that trusts nobody: every connection fails.

@@ -128,10 +128,9 @@ impl App {
             journal::open(&config.journal, metrics.clone())?
         };
         let (phase, phases) = watch::channel(Phase::Running);
-        let mut workers = JoinSet::new();
-        let sinks = sinks::start(&config, &journal, &metrics, &phases, &mut workers).await?;
+        let (mut workers, mut background) = (JoinSet::new(), JoinSet::new());
+        let sinks = sinks::start(&config, &journal, &metrics, &phases, &mut workers, &mut background).await?;
 
-        let mut background = JoinSet::new();
         let mut endpoints = Vec::new();
         for (name, settings) in &config.endpoints {
             let name: Arc<str> = name.as_str().into();
@@ -334,7 +333,7 @@ fn tls(
     let Some(files) = files else { return Ok(None) };
     let current = certificate::Current::new(files.clone()).map_err(|problem| Error::Certificate { key, problem })?;
     let config = current.server().map_err(|error| Error::Tls { key, error })?;
-    background.spawn(async move { match current.watch(key).await {} });
+    background.spawn(async move { match current.watch(key.to_owned()).await {} });
     Ok(Some(config))
 }
 

@@ -14,13 +14,14 @@ use crate::sink::file::Archive;
 use crate::sink::http::HttpRelay;
 use crate::sink::log::Log;
 
-/// Starts a worker for each sink, in `workers`, and returns the handles by which they are watched and commanded.
+/// Starts a worker for each sink, in `workers`, and what they need besides, in `background`. Returns the handles by which they are watched and commanded.
 pub(super) async fn start(
     config: &Config,
     journal: &Journal,
     metrics: &Arc<Metrics>,
     phases: &watch::Receiver<Phase>,
     workers: &mut JoinSet<()>,
+    background: &mut JoinSet<()>,
 ) -> Result<Vec<dispatch::Handle>, Error> {
     let mut handles = Vec::new();
     for (name, sink) in &config.sinks {
@@ -36,7 +37,12 @@ pub(super) async fn start(
             SinkKind::File(file) => worker.spawn_batch(Archive::open(file).map_err(failed)?),
             SinkKind::Http(http) => {
                 let settings = relay::Settings { concurrency: http.concurrency, retry: http.retry.clone() };
-                worker.spawn_relay(HttpRelay::new(http).map_err(failed)?, settings)
+                let relay = HttpRelay::new(http).map_err(failed)?;
+                if let Some(certificate) = relay.certificate() {
+                    let watched = certificate.watch(format!("sinks.{name}.client_cert_file"));
+                    background.spawn(async move { match watched.await {} });
+                }
+                worker.spawn_relay(relay, settings)
             }
         };
         workers.spawn(async move {

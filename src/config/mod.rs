@@ -15,6 +15,7 @@
 
 mod access;
 mod across;
+mod certificate;
 mod duplicate;
 mod error;
 mod layer;
@@ -36,7 +37,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::Serialize;
 
-use crate::certificate;
+use crate::certificate::Files;
 use crate::verify::Scheme;
 
 pub use error::Error;
@@ -119,7 +120,7 @@ pub struct Server {
     pub drain_timeout: Duration,
     /// TLS, if it ends here and not at a proxy in front.
     #[serde(flatten, serialize_with = "render::certificate")]
-    pub tls: Option<certificate::Files>,
+    pub tls: Option<Files>,
 }
 
 /// `[admin]`: health, metrics and API.
@@ -132,7 +133,7 @@ pub struct Admin {
     pub token: Option<SecretString>,
     /// TLS, if it ends here and not at a proxy in front.
     #[serde(flatten, serialize_with = "render::certificate")]
-    pub tls: Option<certificate::Files>,
+    pub tls: Option<Files>,
 }
 
 /// `[endpoints.NAME]`: one Fin app, or one app whose classic webhooks come.
@@ -239,6 +240,12 @@ pub struct HttpSink {
     pub signing_secret: Option<SecretString>,
     /// When and how long to retry.
     pub retry: Retry,
+    /// What finhook shows a sink that wants to know who it is.
+    #[serde(flatten, serialize_with = "render::client_certificate")]
+    pub client: Option<Files>,
+    /// The authorities that may have signed the sink's certificate, in place of the system's.
+    #[serde(serialize_with = "render::path")]
+    pub ca_file: Option<PathBuf>,
 }
 
 /// `retry = { … }`: see [`crate::dispatch::retry`].

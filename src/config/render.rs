@@ -114,11 +114,29 @@ pub(super) fn secret<S: Serializer>(value: &Option<SecretString>, serializer: S)
 
 /// Both keys, empty where there is no TLS.
 pub(super) fn certificate<S: Serializer>(files: &Option<certificate::Files>, serializer: S) -> Result<S::Ok, S::Error> {
-    let shown = |path: Option<&PathBuf>| path.map(|path| path.display().to_string()).unwrap_or_default();
-    serializer.collect_map([
-        ("tls_cert_file", shown(files.as_ref().map(|files| &files.cert))),
-        ("tls_key_file", shown(files.as_ref().map(|files| &files.key))),
-    ])
+    pair(files.as_ref(), ["tls_cert_file", "tls_key_file"], serializer)
+}
+
+/// The same for a sink that wants to know who finhook is.
+pub(super) fn client_certificate<S: Serializer>(
+    files: &Option<certificate::Files>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    pair(files.as_ref(), ["client_cert_file", "client_key_file"], serializer)
+}
+
+fn pair<S: Serializer>(files: Option<&certificate::Files>, keys: [&str; 2], serializer: S) -> Result<S::Ok, S::Error> {
+    let paths = [files.map(|files| &files.cert), files.map(|files| &files.key)];
+    serializer.collect_map(keys.into_iter().zip(paths.map(shown)))
+}
+
+/// An empty path is the same as none.
+pub(super) fn path<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&shown(path.as_ref()))
+}
+
+fn shown(path: Option<&PathBuf>) -> String {
+    path.map(|path| path.display().to_string()).unwrap_or_default()
 }
 
 pub(super) fn headers<S: Serializer>(headers: &[(String, SecretString)], serializer: S) -> Result<S::Ok, S::Error> {

@@ -8,10 +8,12 @@ use std::time::Duration;
 use secrecy::SecretString;
 use url::Url;
 
+use super::certificate::LISTENER;
 use super::error::one_line;
 use super::tree::{Field, Table};
-use super::{Admin, Config, Endpoint, Error, Gateway, Journal, Log, LogFormat, Server, across, secrets, sinks};
-use crate::certificate::{Files, Which};
+use super::{
+    Admin, Config, Endpoint, Error, Gateway, Journal, Log, LogFormat, Server, across, certificate, secrets, sinks,
+};
 use crate::clock;
 use crate::verify::Scheme;
 
@@ -134,7 +136,7 @@ fn server(mut table: Table, seen: &mut across::Seen) -> Result<Server, Error> {
             .map(|field| path(&field, seen))
             .transpose()?,
         drain_timeout: duration(t, "drain_timeout", Duration::ZERO, DAY)?,
-        tls: certificate(t)?,
+        tls: certificate::pair(t, LISTENER)?,
     };
     table.finish()?;
     Ok(server)
@@ -145,32 +147,9 @@ fn admin(mut table: Table, seen: &mut across::Seen, warnings: &mut Vec<String>) 
     seen.listener(&bind)?;
     let address = bind.address()?;
     let token = secrets::token(&mut table, why_token(address, &bind).as_deref(), warnings)?;
-    let tls = certificate(&mut table)?;
+    let tls = certificate::pair(&mut table, LISTENER)?;
     table.finish()?;
     Ok(Admin { bind: address, token, tls })
-}
-
-/// `tls_cert_file` and `tls_key_file`: both or neither, and a pair that fits.
-fn certificate(t: &mut Table) -> Result<Option<Files>, Error> {
-    let mut file = |name| t.take(name).filter(|field| !field.is_empty());
-    let (cert, key) = match (file("tls_cert_file"), file("tls_key_file")) {
-        (None, None) => return Ok(None),
-        (Some(cert), Some(key)) => (cert, key),
-        (Some(cert), None) => {
-            return Err(cert.error("is given without tls_key_file", "name the certificate's key there"));
-        }
-        (None, Some(key)) => {
-            return Err(key.error("is given without tls_cert_file", "name the key's certificate there"));
-        }
-    };
-    let files = Files { cert: cert.text()?.into(), key: key.text()?.into() };
-    match files.read() {
-        Ok(_) => Ok(Some(files)),
-        Err(problem) => {
-            let field = if problem.which == Which::Cert { &cert } else { &key };
-            Err(field.error(format!("{}: {}", problem.path.display(), problem.why), problem.fix))
-        }
-    }
 }
 
 /// Why a listener needs a token, if it does.

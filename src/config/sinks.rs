@@ -9,7 +9,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::tree::{Field, Table};
 use super::{
-    Endpoint, Error, FileSink, From, HttpSink, LogSink, Match, RelayUrl, Retry, Sink, SinkKind, across, secrets,
+    Endpoint, Error, FileSink, From, HttpSink, LogSink, Match, RelayUrl, Retry, Sink, SinkKind, across, certificate,
+    secrets,
 };
 use crate::event::names;
 use crate::verify;
@@ -95,7 +96,7 @@ fn file(t: &mut Table, enabled: bool, seen: &mut across::Seen) -> Result<FileSin
 
 fn http(t: &mut Table, enabled: bool) -> Result<HttpSink, Error> {
     let url = t.require("url", r#"set it, e.g. to "http://backend:3000/fin""#)?;
-    let url = RelayUrl(url.url()?);
+    let (url, url_field) = (RelayUrl(url.url()?), url);
     let concurrency = t.take("concurrency").map_or(Ok(16), |field| field.number(1..=10_000))?;
     let timeout = t.take("timeout").map_or(Ok(Duration::from_secs(10)), |field| field.duration(MILLISECOND..=DAY))?;
     let headers = headers(t.table("headers")?)?;
@@ -110,8 +111,21 @@ fn http(t: &mut Table, enabled: bool) -> Result<HttpSink, Error> {
         }
     };
     let retry = retry(t.table("retry")?)?;
+    // Of a sink that is off the files are not looked at.
+    let (client, ca_file) = if enabled {
+        (certificate::pair(t, certificate::CLIENT)?, certificate::ca_file(t)?)
+    } else {
+        for name in certificate::CLIENT.into_iter().chain(["ca_file"]) {
+            t.take(name);
+        }
+        (None, None)
+    };
+    if url.0.scheme() == "http" && (client.is_some() || ca_file.is_some()) {
+        let fix = "use https, or remove client_cert_file, client_key_file and ca_file";
+        return Err(url_field.error("is http: there is no certificate to show or to check", fix));
+    }
     let concurrency = usize::try_from(concurrency).unwrap_or(usize::MAX);
-    Ok(HttpSink { url, concurrency, timeout, headers, signing_secret, retry })
+    Ok(HttpSink { url, concurrency, timeout, headers, signing_secret, retry, client, ca_file })
 }
 
 fn headers(table: Table) -> Result<Vec<(String, SecretString)>, Error> {

@@ -155,8 +155,8 @@ fn the_first_two_commands_of_the_readme_do_what_it_shows() {
 /// is the one beside it.
 fn with_secrets(block: &str, secrets: &Path) -> String {
     let file = |key: &str| match key {
-        "tls_cert" => secrets.with_file_name("cert.pem"),
-        "tls_key" => secrets.with_file_name("key.pem"),
+        "tls_cert" | "client_cert" | "ca" => secrets.with_file_name("cert.pem"),
+        "tls_key" | "client_key" => secrets.with_file_name("key.pem"),
         _ => secrets.to_owned(),
     };
     let line = |line: &str| match line.split_once("_file = ") {

@@ -223,6 +223,39 @@ fn a_certificate_or_key_that_cant_be_used_is_refused_with_its_key_and_the_fix() 
 }
 
 #[test]
+fn a_sinks_certificates_are_looked_at_too_and_need_https() {
+    let sink =
+        |url: &str, more: &str| Sandbox::with_config(&format!("[sinks.b]\ntype = \"http\"\nurl = \"{url}\"\n{more}"));
+    let refused = |sandbox: &Sandbox, key: &str| {
+        let done = sandbox.run(&["check"]);
+        assert!(
+            done.code == 78 && done.stderr.starts_with(&format!("finhook: configuration: {key} ")),
+            "{}",
+            done.stderr
+        );
+    };
+    let pair = "client_cert_file = \"cert.pem\"\nclient_key_file = \"key.pem\"\n";
+    let good = sink("https://a/", &format!("{pair}ca_file = \"cert.pem\"\n"));
+    refused(&good, "sinks.b.client_cert_file");
+    renew(&good.path(""), "localhost");
+    let shown = good.run(&["check"]);
+    assert!(
+        shown.code == 0 && shown.stdout.contains("client_key_file = \"key.pem\""),
+        "{}{}",
+        shown.stdout,
+        shown.stderr
+    );
+    std::fs::write(good.path("key.pem"), KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    refused(&good, "sinks.b.client_key_file");
+    refused(&sink("https://a/", "client_key_file = \"key.pem\"\n"), "sinks.b.client_key_file");
+    refused(&sink("https://a/", "ca_file = \"nothing.pem\"\n"), "sinks.b.ca_file");
+    let plain = sink("http://a/", pair);
+    renew(&plain.path(""), "localhost");
+    refused(&plain, "sinks.b.url");
+    assert_eq!(sink("https://a/", "enabled = false\nca_file = \"nothing.pem\"\n").run(&["check"]).code, 0, "off");
+}
+
+#[test]
 fn a_key_that_every_user_can_read_is_warned_of() {
     // In a folder that others may enter; the test's own is private.
     let folder = tempfile::Builder::new().permissions(PermissionsExt::from_mode(0o755)).tempdir().unwrap();

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use hyper::StatusCode;
 use hyper::header::{HeaderMap, RETRY_AFTER};
-use rustls::CertificateError;
+use rustls::{AlertDescription, CertificateError};
 use url::Url;
 
 use super::connection::Broken;
@@ -134,13 +134,27 @@ fn describe_tls(error: &rustls::Error, url: &Url) -> String {
             rustls::Error::InvalidMessage(_) => {
                 format!("TLS: {host} does not speak TLS; if it is plain HTTP, the URL must begin with http://")
             }
+            rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
+                format!("TLS: {host} wants to know who sends: set client_cert_file and client_key_file")
+            }
+            rustls::Error::AlertReceived(
+                alert @ (AlertDescription::UnknownCA
+                | AlertDescription::BadCertificate
+                | AlertDescription::CertificateUnknown
+                | AlertDescription::CertificateExpired
+                | AlertDescription::CertificateRevoked
+                | AlertDescription::DecryptError
+                | AlertDescription::AccessDenied),
+            ) => format!(
+                "TLS: {host} refused finhook's certificate ({alert:?}): look at client_cert_file, and at the authorities that it trusts"
+            ),
             _ => format!("TLS: {error}"),
         };
     };
     match certificate {
         CertificateError::UnknownIssuer => format!(
             "TLS: the certificate of {host} is self-signed or of an authority that this system does not trust; \
-             install the authority's certificate, or name it in SSL_CERT_FILE"
+             install the authority's certificate, or name it in ca_file or SSL_CERT_FILE"
         ),
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             format!("TLS: the certificate of {host} has expired; it must be renewed there")

@@ -21,6 +21,7 @@ mod connection;
 mod failure;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
@@ -39,6 +40,7 @@ pub use failure::{retry_after, status_fault};
 
 use super::cloudevent::{Attributes, JSON};
 use super::{Delivery, Failure, Outcome, Relay};
+use crate::certificate::{Current, authorities};
 use crate::config::{HttpSink, RelayUrl};
 use crate::outbound;
 use crate::verify::Scheme;
@@ -65,6 +67,7 @@ pub struct HttpRelay {
     /// The same for every event.
     headers: HeaderMap,
     signer: Option<Signer>,
+    certificate: Option<Arc<Current>>,
 }
 
 impl HttpRelay {
@@ -87,12 +90,21 @@ impl HttpRelay {
         // Refused only for URLs without a host, which these aren't.
         let _ = (url.set_username(""), url.set_password(None));
         let server = uri(&url[..Position::AfterPort])?;
-        let tls = if url.scheme() == "https" { outbound::tls() } else { outbound::no_tls() };
+        let certificate = config.client.clone().map(Current::new).transpose().map_err(|problem| problem.to_string())?;
+        let authorities =
+            config.ca_file.as_deref().map(authorities).transpose().map_err(|problem| problem.to_string())?;
+        let https = url.scheme() == "https";
+        let tls = if https { outbound::tls_of(certificate.clone(), authorities) } else { outbound::no_tls() };
         let tls =
             tls.map_err(|e| format!("cannot use the system's root certificates: {e}; install ca-certificates"))?;
         let connections = Connections::new(server, tls, config.timeout / 2);
         let signer = config.signing_secret.as_ref().map(|secret| Signer::parse(secret.expose_secret())).transpose()?;
-        Ok(Self { connections, url: RelayUrl(url), path, timeout: config.timeout, headers, signer })
+        Ok(Self { connections, url: RelayUrl(url), path, timeout: config.timeout, headers, signer, certificate })
+    }
+
+    /// What it shows the sink, to be kept up to date.
+    pub fn certificate(&self) -> Option<Arc<Current>> {
+        self.certificate.clone()
     }
 
     fn request(&self, delivery: &Delivery, now: SystemTime) -> Request<Full<Bytes>> {

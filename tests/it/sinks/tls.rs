@@ -203,3 +203,80 @@ fn a_relay_without_tls_works_on_a_system_without_certificates() {
         assert_eq!(relay(&server.url()).deliver(delivery(BODY)).await, Outcome::Delivered);
     });
 }
+
+/// Mutual TLS: the sink wants to know who sends, and finhook takes another authority than the system's.
+mod mutual {
+    use std::sync::Arc;
+
+    use rcgen::{CertificateParams, Issuer, KeyPair};
+    use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+    use tokio_rustls::rustls::server::WebPkiClientVerifier;
+    use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto};
+
+    use super::authority;
+    use crate::support::app::{TestApp, event};
+    use crate::support::receiver::Receiver;
+    use crate::support::wait::eventually;
+
+    /// A server for 127.0.0.1 that takes clients of one authority only.
+    async fn server(issuer: &Issuer<'_, KeyPair>, clients: &[u8]) -> Receiver {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, issuer).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(clients.to_vec().into()).unwrap();
+        let provider = Arc::new(crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().unwrap();
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+            .unwrap();
+        Receiver::start_tls(config).await
+    }
+
+    /// A client's certificate and key, in PEM.
+    fn client(issuer: &Issuer<'_, KeyPair>) -> [String; 2] {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["finhook".to_owned()]).unwrap();
+        [params.signed_by(&key, issuer).unwrap().pem(), key.serialize_pem()]
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_sink_gets_the_certificate_it_wants_and_a_renewed_one_without_a_restart() {
+        let (ours, issuer) = authority();
+        let (_, stranger) = authority();
+        let server = server(&issuer, &ours).await;
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let write = |name: &str, text: &str| {
+            std::fs::write(folder.path().join("new"), text).unwrap();
+            std::fs::rename(folder.path().join("new"), folder.path().join(name)).unwrap();
+        };
+        super::write_pem(&folder.path().join("ca.pem"), &ours);
+        let [certificate, key] = client(&stranger);
+        write("client.pem", &certificate);
+        write("client.key", &key);
+        let toml = format!(
+            "[sinks.backend]\ntype = \"http\"\nurl = \"{}\"\nretry = {{ base = \"20ms\", cap = \"50ms\" }}\n\
+             client_cert_file = \"DIR/client.pem\"\nclient_key_file = \"DIR/client.key\"\nca_file = \"DIR/ca.pem\"\n",
+            server.url()
+        );
+        let app = TestApp::start_in(Arc::clone(&folder), &toml).await;
+        app.accept(&event("fin_replied", "c", 1)).await;
+        let error = async || {
+            let (_, answer) = app.admin_get("/api/v1/sinks").await;
+            answer["sinks"][0]["last_error"].as_str().unwrap_or_default().to_owned()
+        };
+        eventually("the sink refuses a stranger's certificate", async || !error().await.is_empty()).await;
+        let said = error().await;
+        assert!(said.contains("refused finhook's certificate"), "{said}");
+        assert!(server.received().is_empty());
+
+        let [certificate, key] = client(&issuer);
+        write("client.key", &key);
+        write("client.pem", &certificate);
+        assert_eq!(server.wait_for(1).await.len(), 1);
+        app.stop().await;
+    }
+}
