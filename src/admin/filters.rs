@@ -103,35 +103,35 @@ pub struct Selection {
     #[schema(value_type = Ids)]
     pub ids: Vec<String>,
     /// The event's `conversation_id`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub conversation: Option<String>,
     /// The event's `user_id`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub user: Option<String>,
     /// The event's name.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub event: Option<String>,
     /// The event's `status`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub status: Option<String>,
     /// Replay: the sink to send to (required). Purge: events that this sink gets. With `state`: its state there.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub sink: Option<String>,
     /// The event's own state, or its state at `sink` (without `sink`: at any).
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub state: Option<State>,
     /// Received then or later: RFC 3339, or how long ago, e.g. `2h`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Moment>, nullable = false)]
     pub since: Option<String>,
     /// Received before then: RFC 3339, or how long ago.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Moment>, nullable = false)]
     pub until: Option<String>,
     /// At most so many, the oldest first.
@@ -144,10 +144,15 @@ pub struct Selection {
     pub dry_run: bool,
 }
 
+/// What is there is a value: `null` may be a program's mistake, and to take it for "not given" would widen a purge.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}
+
 /// A count as JSON has it, where `5.0` is the same as `5`, up to the largest that every reader of JSON has exactly.
 fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
     const LARGEST: f64 = 9_007_199_254_740_991.0;
-    let Some(number) = Option::<f64>::deserialize(from)? else { return Ok(None) };
+    let number = f64::deserialize(from)?;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole, and within bounds")]
     match (0.0..=LARGEST).contains(&number) && number.fract() == 0.0 {
         true => Ok(Some(number as u64)),

@@ -56,6 +56,6 @@ fn the_api_does_what_it_says() {
 
     let said = assert_succeeds(&mut schemathesis);
 
-    assert!(said.contains("Tested: 12"), "{said}");
+    assert!(said.contains("Tested: 14"), "{said}");
     assert!(!finhook.log().iter().any(|line| line.contains("\"ERROR\"")), "{:?}", finhook.log());
 }

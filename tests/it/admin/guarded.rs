@@ -149,6 +149,8 @@ async fn what_makes_no_sense_is_refused_with_a_reason() {
         ("purge", serde_json::json!({ "ids": [unknown], "user": "1" }), 400),
         ("purge", serde_json::json!({ "user": "1", "sink": "nowhere" }), 404),
         ("purge", serde_json::json!({ "everything": true }), 400),
+        ("purge", serde_json::json!({ "conversation": null, "state": "dead", "dry_run": true }), 400),
+        ("purge", serde_json::json!({ "user": "1", "limit": null, "dry_run": true }), 400),
         ("purge", serde_json::json!({ "ids": [unknown] }), 404),
         ("replay", serde_json::json!({ "user": "1" }), 400),
         ("replay", serde_json::json!({ "user": "1", "sink": "nowhere" }), 404),
