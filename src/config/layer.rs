@@ -18,6 +18,8 @@ pub(super) const PREFIX: &str = "FINHOOK__";
 
 /// The option that adds a sink, as it stands in origins.
 pub(super) const FORWARD_TO: &str = "--forward-to";
+/// A variable that is not finhook's alone.
+const PORT: &str = "PORT";
 /// The name of that sink.
 const FORWARD: &str = "forward";
 
@@ -143,6 +145,17 @@ impl Layer {
         let mut layer = Self::default();
         for (key, value) in [("type", "http".to_owned()), ("url", url)] {
             layer.insert(&["sinks", FORWARD, key].map(str::to_owned), FORWARD_TO, value)?;
+        }
+        Ok(layer)
+    }
+
+    /// `PORT`, by which platforms such as Cloud Run say where a container is to listen. All that is finhook's own wins over it.
+    pub(super) fn port(vars: &[(OsString, OsString)]) -> Result<Self, Error> {
+        let mut layer = Self::default();
+        let port = vars.iter().find(|(name, _)| name == PORT).map(|(_, value)| value.to_string_lossy());
+        if let Some(port) = port.filter(|port| !port.is_empty()) {
+            let origin = format!("{VARIABLE}{PORT}");
+            layer.insert(&["server", "bind"].map(str::to_owned), &origin, format!("0.0.0.0:{port}"))?;
         }
         Ok(layer)
     }

@@ -94,7 +94,7 @@ impl Inputs {
     /// # Errors
     /// The first thing that is wrong.
     pub fn load(&self) -> Result<Loaded, Error> {
-        let mut layers = vec![Layer::from_toml(DEFAULT, None)?];
+        let mut layers = vec![Layer::from_toml(DEFAULT, None)?, Layer::port(&self.vars)?];
         for file in self.files()? {
             let text = read(&file, self.path_from)?;
             layers.push(Layer::from_toml(&text, Some(&file))?);

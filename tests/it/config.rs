@@ -241,6 +241,24 @@ fn two_listeners_on_one_address_are_refused() {
 }
 
 #[test]
+fn the_port_that_a_platform_sets_is_taken_while_nothing_else_says_where_to_listen() {
+    let bind = |sandbox: Sandbox| {
+        let shown = checked(&sandbox).stdout;
+        let server = shown.split("[server]").nth(1).unwrap();
+        server.lines().find(|line| line.starts_with("bind")).unwrap().to_owned()
+    };
+    let on = |sandbox: Sandbox| sandbox.var("PORT", "3456");
+    assert_eq!(bind(on(Sandbox::new())), "bind = \"0.0.0.0:3456\"  # variable PORT");
+    assert!(bind(on(Sandbox::with_config("server.bind = \"127.0.0.1:1\"\n"))).contains("127.0.0.1:1"));
+    assert!(bind(on(Sandbox::new().var("FINHOOK__SERVER__BIND", "127.0.0.1:2"))).contains("127.0.0.1:2"));
+    assert!(bind(Sandbox::new().var("PORT", "")).contains(":8080"));
+    for wrong in ["http", "99999", "tcp://10.0.0.1:80", "-1"] {
+        let line = refused(&Sandbox::new().var("PORT", wrong), "server.bind", "variable PORT");
+        assert!(line.contains(wrong), "{line}");
+    }
+}
+
+#[test]
 fn an_endpoint_has_the_secrets_of_its_kind() {
     let inbox = |rest: &str| format!("[endpoints.inbox]\nkind = \"intercom\"\n{rest}");
     let line =
