@@ -36,7 +36,8 @@ pub(super) async fn start(
             SinkKind::Log(log) => worker.spawn_batch(Log::stdout(log).map_err(failed)?),
             SinkKind::File(file) => worker.spawn_batch(Archive::open(file).map_err(failed)?),
             SinkKind::Http(http) => {
-                let settings = relay::Settings { concurrency: http.concurrency, retry: http.retry.clone() };
+                let settings =
+                    relay::Settings { concurrency: http.concurrency, retry: http.retry.clone(), rate: http.rate };
                 let relay = HttpRelay::new(http).map_err(failed)?;
                 if let Some(certificate) = relay.certificate() {
                     let watched = certificate.watch(format!("sinks.{name}.client_cert_file"));

@@ -240,6 +240,8 @@ pub struct HttpSink {
     pub signing_secret: Option<SecretString>,
     /// When and how long to retry.
     pub retry: Retry,
+    /// Attempts a second at most; 0: no limit.
+    pub rate: u64,
     /// What finhook shows a sink that wants to know who it is.
     #[serde(flatten, serialize_with = "render::client_certificate")]
     pub client: Option<Files>,

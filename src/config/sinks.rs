@@ -111,6 +111,7 @@ fn http(t: &mut Table, enabled: bool) -> Result<HttpSink, Error> {
         }
     };
     let retry = retry(t.table("retry")?)?;
+    let rate = t.take("rate").map_or(Ok(0), |field| field.number(0..=1_000_000))?;
     // Of a sink that is off the files are not looked at.
     let (client, ca_file) = if enabled {
         (certificate::pair(t, certificate::CLIENT)?, certificate::ca_file(t)?)
@@ -125,7 +126,7 @@ fn http(t: &mut Table, enabled: bool) -> Result<HttpSink, Error> {
         return Err(url_field.error("is http: there is no certificate to show or to check", fix));
     }
     let concurrency = usize::try_from(concurrency).unwrap_or(usize::MAX);
-    Ok(HttpSink { url, concurrency, timeout, headers, signing_secret, retry, client, ca_file })
+    Ok(HttpSink { url, concurrency, timeout, headers, signing_secret, retry, rate, client, ca_file })
 }
 
 fn headers(table: Table) -> Result<Vec<(String, SecretString)>, Error> {

@@ -310,3 +310,28 @@ async fn the_last_error_has_its_time_says_why_nothing_died_and_goes_when_the_sin
     assert_eq!((&sink["lag"], &sink["last_error_at"], &sink["not_dead_because"]), (&0.into(), &().into(), &().into()));
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_gets_no_more_attempts_a_second_than_its_rate_also_of_a_replay() {
+    const EVENTS: u64 = 25;
+    let receiver = Receiver::start().await;
+    let toml = format!("[sinks.backend]\ntype = \"http\"\nurl = \"{}\"\nrate = 20\n", receiver.url());
+    let app = TestApp::start(&toml).await;
+    // Of which the first begins at once, and what a slow machine adds only makes it longer.
+    let least = Duration::from_secs(1).mul_f64((EVENTS - 1) as f64 / 20.0 * 0.95);
+    let began = Instant::now();
+    for number in 0..EVENTS {
+        app.accept(&event("fin_replied", &format!("c{number}"), number)).await;
+    }
+    assert_eq!(receiver.wait_for(EVENTS as usize).await.len(), EVENTS as usize);
+    assert!(began.elapsed() >= least, "{:?}", began.elapsed());
+
+    let began = Instant::now();
+    let (status, replayed) = app
+        .admin_post("/api/v1/events/replay", &serde_json::json!({ "sink": "backend", "event": "fin_replied" }))
+        .await;
+    assert_eq!((status, &replayed["events"]), (200, &EVENTS.into()), "{replayed}");
+    receiver.wait_for(2 * EVENTS as usize).await;
+    assert!(began.elapsed() >= least, "{:?}", began.elapsed());
+    app.stop().await;
+}

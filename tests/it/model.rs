@@ -174,7 +174,7 @@ impl System {
         let (worker, handle) = dispatch::Worker::new(&journal, state, Match::default(), metrics, phases).unwrap();
         let retry =
             Retry { base: Duration::from_millis(1), cap: Duration::from_millis(4), max_age: Duration::from_secs(3600) };
-        let worker = worker.spawn_relay(sink.clone(), relay::Settings { concurrency: CONCURRENCY, retry });
+        let worker = worker.spawn_relay(sink.clone(), relay::Settings { concurrency: CONCURRENCY, retry, rate: 0 });
         Self { folder: folder.to_owned(), sink, journal, running, worker, handle, phase, stored, replays }
     }
 

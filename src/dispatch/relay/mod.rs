@@ -6,6 +6,7 @@
 //! [`loading`].
 
 mod loading;
+mod pace;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::clock::now_ms;
 use crate::config::Retry;
 use crate::journal::{LaneState, Settlement};
 use crate::sink::{Delivery, Failure, Outcome, Relay};
+use pace::Pace;
 
 /// Fresh events in memory for each conversation that may be in flight.
 const HELD_PER_SLOT: usize = 8;
@@ -37,6 +39,8 @@ pub struct Settings {
     pub concurrency: usize,
     /// When and how long to retry.
     pub retry: Retry,
+    /// Attempts a second at most; 0: no limit.
+    pub rate: u64,
 }
 
 /// A settlement on its way to the disk.
@@ -53,6 +57,7 @@ struct Run<R> {
     settings: Settings,
     lanes: Lanes,
     judge: Judge,
+    pace: Pace,
     attempts: JoinSet<(Attempt, Outcome, Duration)>,
     settling: Option<Settling>,
     settled_at: Instant,
@@ -82,6 +87,7 @@ pub(super) async fn run<R: Relay>(worker: Worker, relay: Arc<R>, settings: Setti
     let mut run = Run {
         lanes: Lanes::new(worker.state.cursor, known, held),
         judge: Judge::new(settings.retry.clone(), fastrand::Rng::new()),
+        pace: Pace::new(settings.rate, Instant::now()),
         attempts: JoinSet::new(),
         settling: None,
         settled_at: Instant::now(),
@@ -194,13 +200,17 @@ impl<R: Relay> Run<R> {
         }
     }
 
-    /// As many attempts are under way as may be: the sink's `concurrency`, less while it is probed.
+    /// As many attempts are under way as may be: the sink's `concurrency`, less while it is probed, none while its `rate` is
+    /// used up.
     fn is_full(&mut self) -> bool {
-        self.lanes.in_flight() >= self.judge.health.allowance(self.settings.concurrency, Instant::now())
+        let now = Instant::now();
+        self.lanes.in_flight() >= self.judge.health.allowance(self.settings.concurrency, now)
+            || self.pace.next_after(now).is_some()
     }
 
     fn spawn(&mut self, attempt: Attempt) {
         debug_assert!(self.lanes.in_flight() <= self.settings.concurrency);
+        self.pace.started(Instant::now());
         let relay = self.relay.clone();
         self.attempts.spawn(async move {
             let delivery = Delivery {
@@ -340,7 +350,11 @@ impl<R: Relay> Run<R> {
         if let Some(at) = self.read_again {
             wake = wake.min(at);
         }
-        let full = self.lanes.in_flight() >= self.settings.concurrency;
+        let paced = self.pace.next_after(now);
+        if let Some(at) = paced {
+            wake = wake.min(at);
+        }
+        let full = self.lanes.in_flight() >= self.settings.concurrency || paced.is_some();
         if self.parked > 0 && !full && !self.judge.health.is_paused() {
             let wait = u64::try_from(self.next_due_ms.saturating_sub(now_ms())).unwrap_or(0);
             wake = wake.min(now + Duration::from_millis(wait.max(1)));

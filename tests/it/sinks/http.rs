@@ -20,6 +20,7 @@ pub(super) fn config(url: &str) -> HttpSink {
         headers: Vec::new(),
         signing_secret: None,
         retry: Retry { base: Duration::ZERO, cap: Duration::ZERO, max_age: Duration::ZERO },
+        rate: 0,
         client: None,
         ca_file: None,
     }
