@@ -356,7 +356,7 @@ impl Reader {
         on!(self, reader => reader.find(id, with_body, wants).await)
     }
 
-    /// The events after `seq` in order, `limit` at most, without their bodies and so unverified; and the last number that was
+    /// The events after `seq` in order, a page of `limit` at most, without their bodies and so unverified; and the last number that was
     /// looked at: rows that can't be read are left out. For who follows at leisure: unlike [`Reader::after`] it keeps nothing in
     /// memory for whoever reads on.
     ///

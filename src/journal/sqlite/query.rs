@@ -108,11 +108,16 @@ impl Reader {
             let sql = format!("SELECT {} FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2", *WITHOUT_BODY);
             let mut statement = connection.prepare_cached(&sql)?;
             let mut rows = statement.query(params![seq.cast_signed(), limit as i64])?;
-            let (mut events, mut last) = (Vec::new(), None);
-            while let Some(row) = rows.next()? {
+            let (mut events, mut last, mut bytes) = (Vec::new(), None, 0);
+            while bytes <= PAGE_BYTES
+                && let Some(row) = rows.next()?
+            {
                 let seq = row.get::<_, i64>(0)?.unsigned_abs();
                 last = Some(seq);
-                events.extend(rows::event(row).ok().map(|event| Stored { seq, event }));
+                if let Ok(event) = rows::event(row) {
+                    bytes += fields_bytes(&event);
+                    events.push(Stored { seq, event });
+                }
             }
             Ok((events, last))
         })
