@@ -2,6 +2,7 @@
 //! read by [`body::read`](crate::body::read), which bounds them.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,32 @@ pub fn tls_of(client: Option<Arc<Current>>, authorities: Option<RootCertStore>) 
 /// TLS can't be set up at all.
 pub fn no_tls() -> Result<ClientConfig, rustls::Error> {
     Ok(builder()?.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+}
+
+/// Whether an address is this machine's, or of the private network that it stands in: loopback, private, link-local (where clouds
+/// keep what a machine may know of itself), shared, multicast.
+#[must_use]
+pub fn is_private(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(ip) => {
+            let shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;
+            let this_network = ip.octets()[0] == 0;
+            ip.is_loopback()
+                || ip.is_private()
+                || ip.is_link_local()
+                || ip.is_multicast()
+                || ip.is_broadcast()
+                || shared
+                || this_network
+        }
+        IpAddr::V6(ip) => {
+            ip.is_loopback()
+                || ip.is_unspecified()
+                || ip.is_unique_local()
+                || ip.is_unicast_link_local()
+                || ip.is_multicast()
+        }
+    }
 }
 
 /// How long a connection serves, give or take a fifth. One that never rests would never notice that its host's name leads

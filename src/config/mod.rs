@@ -61,6 +61,8 @@ pub struct Config {
     pub sinks: BTreeMap<String, Sink>,
     /// Names of the sinks that are configured but not enabled.
     pub disabled_sinks: BTreeSet<String>,
+    /// Where sinks may connect to.
+    pub egress: Egress,
     /// Calls Fin for your backends; `None` while `gateway.bind` is empty.
     pub gateway: Option<Gateway>,
 }
@@ -242,6 +244,9 @@ pub struct HttpSink {
     pub retry: Retry,
     /// Attempts a second at most; 0: no limit.
     pub rate: u64,
+    /// `egress.deny_private`.
+    #[serde(skip)]
+    pub deny_private: bool,
     /// What finhook shows a sink that wants to know who it is.
     #[serde(flatten, serialize_with = "render::client_certificate")]
     pub client: Option<Files>,
@@ -287,6 +292,13 @@ pub struct Match {
     pub conversation_prefixes: Vec<String>,
     /// Prefixes of `conversation_id`, none of which it may have.
     pub except_conversation_prefixes: Vec<String>,
+}
+
+/// `[egress]`: where sinks may connect to.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Egress {
+    /// Whether HTTP sinks are refused this machine and the private network that it stands in.
+    pub deny_private: bool,
 }
 
 /// `[gateway]`: calls Fin for your backends, and listens to the event streams of its answers.

@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 
 use super::error::one_line;
 use super::tree::BUILT_IN;
-use super::{Admin, Config, Endpoint, Gateway, Journal, Log, Server, Sink};
+use super::{Admin, Config, Egress, Endpoint, Gateway, Journal, Log, Server, Sink};
 use crate::verify::Scheme;
 use crate::{certificate, clock};
 
@@ -27,6 +27,7 @@ struct Sections<'c> {
     endpoints: &'c BTreeMap<String, Endpoint>,
     journal: &'c Journal,
     sinks: BTreeMap<&'c str, OnOrOff<&'c Sink>>,
+    egress: &'c Egress,
     gateway: OnOrOff<&'c Gateway>,
 }
 
@@ -40,12 +41,12 @@ enum OnOrOff<T> {
 }
 
 pub(super) fn toml(config: &Config, origins: &BTreeMap<String, String>) -> String {
-    let Config { log, server, admin, endpoints, journal, sinks, disabled_sinks, gateway } = config;
+    let Config { log, server, admin, endpoints, journal, sinks, disabled_sinks, egress, gateway } = config;
     let on = sinks.iter().map(|(name, sink)| (name.as_str(), OnOrOff::On(sink)));
     let off = disabled_sinks.iter().map(|name| (name.as_str(), OnOrOff::Disabled { enabled: false }));
     let sinks = on.chain(off).collect();
     let gateway = gateway.as_ref().map_or(OnOrOff::Unbound { bind: "" }, OnOrOff::On);
-    let sections = Sections { log, server, admin, endpoints, journal, sinks, gateway };
+    let sections = Sections { log, server, admin, endpoints, journal, sinks, egress, gateway };
     // Numbers that were loaded fit: they came from an `i64`. Paths that are no UTF-8 can't come from TOML.
     let sections = toml::Table::try_from(sections).unwrap_or_default();
     let mut text = String::new();

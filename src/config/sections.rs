@@ -12,7 +12,8 @@ use super::certificate::LISTENER;
 use super::error::one_line;
 use super::tree::{Field, Table};
 use super::{
-    Admin, Config, Endpoint, Error, Gateway, Journal, Log, LogFormat, Server, across, certificate, secrets, sinks,
+    Admin, Config, Egress, Endpoint, Error, Gateway, Journal, Log, LogFormat, Server, across, certificate, secrets,
+    sinks,
 };
 use crate::clock;
 use crate::verify::Scheme;
@@ -61,14 +62,15 @@ pub(super) fn config(mut root: Table, built_in_fin: bool) -> Result<(Config, Vec
     let admin = admin(root.table("admin")?, &mut seen, &mut warnings)?;
     let endpoints = endpoints(root.table("endpoints")?, built_in_fin, &mut seen, &mut warnings)?;
     let journal = journal(root.table("journal")?, &mut seen)?;
-    let (sinks, disabled_sinks) = sinks::sinks(root.table("sinks")?, &endpoints, &mut seen, &mut warnings)?;
+    let egress = egress(root.table("egress")?)?;
+    let (sinks, disabled_sinks) = sinks::sinks(root.table("sinks")?, &endpoints, egress, &mut seen, &mut warnings)?;
     let gateway = gateway(root.table("gateway")?, &endpoints, &mut seen, &mut warnings)?;
     root.finish()?;
 
     if sinks.is_empty() {
         warnings.push("sinks: none is enabled, so events are stored but delivered nowhere".into());
     }
-    let config = Config { log, server, admin, endpoints, journal, sinks, disabled_sinks, gateway };
+    let config = Config { log, server, admin, endpoints, journal, sinks, disabled_sinks, egress, gateway };
     let warnings = warnings.iter().map(|warning| one_line(warning)).collect();
     Ok((config, warnings))
 }
@@ -233,6 +235,12 @@ fn journal(mut table: Table, seen: &mut across::Seen) -> Result<Journal, Error> 
     let max_bytes = table.require("max_bytes", "set it, or 0 for no bound")?.size(0..=i64::MAX as u64)?;
     table.finish()?;
     Ok(Journal { path: PathBuf::from(path.text()?), retention, dedupe_window, max_bytes })
+}
+
+fn egress(mut table: Table) -> Result<Egress, Error> {
+    let deny_private = table.require("deny_private", "set it to true or false")?.boolean()?;
+    table.finish()?;
+    Ok(Egress { deny_private })
 }
 
 fn gateway(

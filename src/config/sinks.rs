@@ -1,6 +1,7 @@
 //! `[sinks.NAME]`, from the merged tree to the types.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,10 +10,11 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::tree::{Field, Table};
 use super::{
-    Endpoint, Error, FileSink, From, HttpSink, LogSink, Match, RelayUrl, Retry, Sink, SinkKind, across, certificate,
-    secrets,
+    Egress, Endpoint, Error, FileSink, From, HttpSink, LogSink, Match, RelayUrl, Retry, Sink, SinkKind, across,
+    certificate, secrets,
 };
 use crate::event::names;
+use crate::outbound;
 use crate::verify;
 use crate::verify::standard_webhooks::Signer;
 
@@ -43,6 +45,7 @@ const RESERVED_PREFIXES: [&str; 3] = ["ce-", "webhook-", "finhook-"];
 pub(super) fn sinks(
     table: Table,
     endpoints: &BTreeMap<String, Endpoint>,
+    egress: Egress,
     seen: &mut across::Seen,
     warnings: &mut Vec<String>,
 ) -> Result<(BTreeMap<String, Sink>, BTreeSet<String>), Error> {
@@ -54,7 +57,7 @@ pub(super) fn sinks(
         let kind = match kind.text()? {
             "log" => SinkKind::Log(log(t)?),
             "file" => SinkKind::File(file(t, enabled, seen)?),
-            "http" => SinkKind::Http(Box::new(http(t, enabled)?)),
+            "http" => SinkKind::Http(Box::new(http(t, enabled, egress.deny_private)?)),
             _ => return Err(kind.error("is not a type of sink", r#"use "log", "file" or "http""#)),
         };
         let from = match t.take("from") {
@@ -94,7 +97,7 @@ fn file(t: &mut Table, enabled: bool, seen: &mut across::Seen) -> Result<FileSin
     Ok(FileSink { path: PathBuf::from(path.text()?), rotate_bytes, keep })
 }
 
-fn http(t: &mut Table, enabled: bool) -> Result<HttpSink, Error> {
+fn http(t: &mut Table, enabled: bool, deny_private: bool) -> Result<HttpSink, Error> {
     let url = t.require("url", r#"set it, e.g. to "http://backend:3000/fin""#)?;
     let (url, url_field) = (RelayUrl(url.url()?), url);
     let concurrency = t.take("concurrency").map_or(Ok(16), |field| field.number(1..=10_000))?;
@@ -121,12 +124,21 @@ fn http(t: &mut Table, enabled: bool) -> Result<HttpSink, Error> {
         }
         (None, None)
     };
+    let literal = match url.0.host() {
+        Some(url::Host::Ipv4(ip)) => Some(IpAddr::V4(ip)),
+        Some(url::Host::Ipv6(ip)) => Some(IpAddr::V6(ip)),
+        _ => None,
+    };
+    if enabled && deny_private && literal.is_some_and(outbound::is_private) {
+        let fix = "use a public address, or set egress.deny_private = false";
+        return Err(url_field.error("is a private address, which egress.deny_private refuses", fix));
+    }
     if url.0.scheme() == "http" && (client.is_some() || ca_file.is_some()) {
         let fix = "use https, or remove client_cert_file, client_key_file and ca_file";
         return Err(url_field.error("is http: there is no certificate to show or to check", fix));
     }
     let concurrency = usize::try_from(concurrency).unwrap_or(usize::MAX);
-    Ok(HttpSink { url, concurrency, timeout, headers, signing_secret, retry, rate, client, ca_file })
+    Ok(HttpSink { url, concurrency, timeout, headers, signing_secret, retry, rate, deny_private, client, ca_file })
 }
 
 fn headers(table: Table) -> Result<Vec<(String, SecretString)>, Error> {

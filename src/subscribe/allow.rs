@@ -105,30 +105,10 @@ pub fn is_localhost(name: &str) -> bool {
 /// Whether a name that was looked up may have this address: `localhost` is this machine, and no other name leads to
 /// this machine or into the private network that it stands in.
 pub fn may_have(name: &str, address: IpAddr) -> bool {
-    let address = address.to_canonical();
     if is_localhost(name) {
-        return address.is_loopback();
+        return address.to_canonical().is_loopback();
     }
-    !match address {
-        IpAddr::V4(ip) => {
-            let shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;
-            let this_network = ip.octets()[0] == 0;
-            ip.is_loopback()
-                || ip.is_private()
-                || ip.is_link_local()
-                || ip.is_multicast()
-                || ip.is_broadcast()
-                || shared
-                || this_network
-        }
-        IpAddr::V6(ip) => {
-            ip.is_loopback()
-                || ip.is_unspecified()
-                || ip.is_unique_local()
-                || ip.is_unicast_link_local()
-                || ip.is_multicast()
-        }
-    }
+    !crate::outbound::is_private(address)
 }
 
 /// `*.domain` stands for every name below the domain, at the default port; `host` for the default port too, and on

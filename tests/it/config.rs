@@ -259,6 +259,25 @@ fn the_port_that_a_platform_sets_is_taken_while_nothing_else_says_where_to_liste
 }
 
 #[test]
+fn a_private_address_in_a_url_is_refused_where_they_are_denied() {
+    let with = |url: &str| format!("[egress]\ndeny_private = true\n[sinks.b]\ntype = \"http\"\nurl = \"{url}\"\n");
+    for url in [
+        "http://127.0.0.1/",
+        "http://10.1.2.3/",
+        "http://169.254.169.254/latest",
+        "http://[::1]/",
+        "http://[fd00:ec2::254]/",
+        "http://[::ffff:10.0.0.1]/",
+        "http://0x7f.1/",
+    ] {
+        let line = refused_file(&with(url), "sinks.b.url", 5);
+        assert!(line.contains("egress.deny_private"), "{line}");
+    }
+    checked(&Sandbox::with_config(&with("http://192.0.2.1/")));
+    checked(&Sandbox::with_config(&with("http://127.0.0.1/").replace("deny_private = true", "deny_private = false")));
+}
+
+#[test]
 fn an_endpoint_has_the_secrets_of_its_kind() {
     let inbox = |rest: &str| format!("[endpoints.inbox]\nkind = \"intercom\"\n{rest}");
     let line =

@@ -335,3 +335,23 @@ async fn a_sink_gets_no_more_attempts_a_second_than_its_rate_also_of_a_replay() 
     assert!(began.elapsed() >= least, "{:?}", began.elapsed());
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_private_addresses_are_denied_a_name_that_leads_there_gets_no_connection() {
+    let receiver = Receiver::start().await;
+    let url = receiver.url().replace("127.0.0.1", "localhost");
+    let sink =
+        format!("[sinks.backend]\ntype = \"http\"\nurl = \"{url}\"\nretry = {{ base = \"20ms\", cap = \"50ms\" }}\n");
+    let app = TestApp::start(&format!("egress.deny_private = true\n{sink}")).await;
+    app.accept(&event("fin_replied", "c", 1)).await;
+    let last_error = async || {
+        let (_, answer) = app.admin_get("/api/v1/sinks").await;
+        answer["sinks"][0]["last_error"].as_str().unwrap_or_default().to_owned()
+    };
+    eventually("it is refused", async || last_error().await.contains("egress.deny_private refuses")).await;
+    assert_eq!(receiver.connections(), 0);
+    // Nothing is lost by that.
+    let app = TestApp::start_in(app.stop().await, &sink).await;
+    assert_eq!(receiver.wait_for(1).await.len(), 1);
+    app.stop().await;
+}

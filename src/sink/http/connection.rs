@@ -31,6 +31,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tower::ServiceExt as _;
 
+use super::resolve::Resolver;
 use crate::outbound;
 
 /// How long an unused connection is good for another delivery: less than most servers keep it, so that they seldom close it
@@ -50,7 +51,7 @@ pub(super) enum Broken {
 
 /// The connections to one host.
 pub(super) struct Connections {
-    connector: HttpsConnector<HttpConnector>,
+    connector: HttpsConnector<HttpConnector<Resolver>>,
     /// Scheme, host and port.
     target: Uri,
     /// How long connecting may take, TLS included.
@@ -84,8 +85,8 @@ type Driver = http1::Connection<MaybeHttpsStream<TokioIo<TcpStream>>, Full<Bytes
 
 impl Connections {
     /// Connects to nothing yet.
-    pub(super) fn new(target: Uri, tls: ClientConfig, patience: Duration) -> Self {
-        let mut tcp = HttpConnector::new();
+    pub(super) fn new(target: Uri, tls: ClientConfig, resolver: Resolver, patience: Duration) -> Self {
+        let mut tcp = HttpConnector::new_with_resolver(resolver);
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         // Shared out among a name's addresses, so that one that is dead does not use it all up.
@@ -248,7 +249,10 @@ mod tests {
     async fn listener() -> (TcpListener, Connections) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-        (listener, Connections::new(target, crate::outbound::no_tls().unwrap(), Duration::from_secs(5)))
+        (
+            listener,
+            Connections::new(target, crate::outbound::no_tls().unwrap(), Resolver::new(false), Duration::from_secs(5)),
+        )
     }
 
     async fn exchange(connections: &Connections) {

@@ -13,6 +13,7 @@ use rustls::{AlertDescription, CertificateError};
 use url::Url;
 
 use super::connection::Broken;
+use super::resolve::Private;
 use crate::clock;
 use crate::sink::{Failure, Fault};
 
@@ -94,6 +95,9 @@ fn describe(error: &(dyn Error + 'static), url: &Url, what: &str) -> String {
         return cut(describe_tls(tls, url));
     }
     let host = host(url);
+    if find::<Private>(error).is_some() {
+        return format!("the name of {host} leads to private addresses only, which egress.deny_private refuses");
+    }
     match io_error(error) {
         Some(io::ErrorKind::ConnectionRefused) => {
             return format!("connection refused by {host}: nothing listens there; check the port, and whether it runs");

@@ -19,6 +19,7 @@
 
 mod connection;
 mod failure;
+mod resolve;
 
 use std::fmt;
 use std::sync::Arc;
@@ -46,6 +47,7 @@ use crate::outbound;
 use crate::verify::Scheme;
 use crate::verify::standard_webhooks::Signer;
 use connection::Connections;
+use resolve::Resolver;
 
 /// How much of an answer's body is read, in bytes.
 pub const MAX_RESPONSE: usize = 64 * 1024;
@@ -97,7 +99,7 @@ impl HttpRelay {
         let tls = if https { outbound::tls_of(certificate.clone(), authorities) } else { outbound::no_tls() };
         let tls =
             tls.map_err(|e| format!("cannot use the system's root certificates: {e}; install ca-certificates"))?;
-        let connections = Connections::new(server, tls, config.timeout / 2);
+        let connections = Connections::new(server, tls, Resolver::new(config.deny_private), config.timeout / 2);
         let signer = config.signing_secret.as_ref().map(|secret| Signer::parse(secret.expose_secret())).transpose()?;
         Ok(Self { connections, url: RelayUrl(url), path, timeout: config.timeout, headers, signer, certificate })
     }

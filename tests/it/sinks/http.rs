@@ -21,6 +21,7 @@ pub(super) fn config(url: &str) -> HttpSink {
         signing_secret: None,
         retry: Retry { base: Duration::ZERO, cap: Duration::ZERO, max_age: Duration::ZERO },
         rate: 0,
+        deny_private: false,
         client: None,
         ca_file: None,
     }
