@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -18,6 +18,7 @@ use super::rules::{PurgeSelection, ReplaySelection};
 use crate::dispatch::Command;
 use crate::journal::{self, EventState, Filter, Order, Resolved};
 use crate::serve::Problem;
+use crate::serve::guard::Caller;
 
 const NOT_COVERED: &str = "files of file sinks, and what was delivered elsewhere, are not covered";
 
@@ -60,46 +61,11 @@ pub struct Purged {
 ))]
 pub(super) async fn replay(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Replayed>, Problem> {
-    let selection: Selection = filters::body(&headers, body).await?;
-    let Some(sink) = selection.sink.clone() else { return Err(Problem::bad("sink says where to send them")) };
-    let mut chosen = selection.chosen(false)?;
-    if let Chosen::Filter(filter) = &mut chosen {
-        match filter.state {
-            Some(EventState::Quarantined | EventState::Purged) => return Err(not_events()),
-            Some(EventState::Stale) => {}
-            // Stale ones only when they are asked for.
-            Some(EventState::Stored) | None => filter.state = Some(EventState::Stored),
-        }
-    }
-    let number = api.running(&sink).await?.status.number();
-    let dry_run = selection.dry_run;
-    let id = Uuid::new_v4().to_string();
-    let marker: Arc<str> = id.as_str().into();
-    let run = Arc::clone(&api);
-    let name = sink.clone();
-    let events = api
-        .to_its_end(async move {
-            let mut chunks = Chunks::new(&run, chosen, selection.limit, true).await?;
-            let mut events = 0;
-            while let Some(chunk) = chunks.next(&run, journal::REPLAY_STEP).await? {
-                if dry_run {
-                    events += chunk.len() as u64;
-                } else {
-                    let seqs = chunk.into_iter().map(|(seq, _)| seq).collect();
-                    events += run.journal.replay(number, marker.clone(), seqs).await?;
-                    run.tell(&name, Command::Wake).await;
-                }
-            }
-            Ok(events)
-        })
-        .await?;
-    if !dry_run {
-        tracing::info!(sink, replay = id, events, "replay");
-    }
-    Ok(Json(Replayed { replay: (!dry_run).then_some(id), sink, events, dry_run }))
+    Ok(Json(api.replay(&caller, filters::body(&headers, body).await?).await?))
 }
 
 /// Remove events for good.
@@ -114,44 +80,100 @@ pub(super) async fn replay(
 ))]
 pub(super) async fn purge(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Purged>, Problem> {
-    let selection: Selection = filters::body(&headers, body).await?;
-    let chosen = selection.chosen(true)?;
-    api.known(selection.sink.as_deref()).await?;
-    let dry_run = selection.dry_run;
-    let run = Arc::clone(&api);
-    let removed = api
-        .to_its_end(async move {
-            let mut chunks = Chunks::new(&run, chosen, selection.limit, false).await?;
-            let mut removed = journal::Removed::default();
-            while let Some(chunk) = chunks.next(&run, journal::PURGE_STEP).await? {
-                let step = if dry_run {
-                    journal::Removed { events: chunk.len() as u64, bytes: chunk.iter().map(|(_, bytes)| bytes).sum() }
-                } else {
-                    let seqs: Vec<u64> = chunk.into_iter().map(|(seq, _)| seq).collect();
-                    let gone = Arc::new(seqs.iter().copied().collect());
-                    let step = run.journal.purge(seqs).await?;
-                    run.tell_all(&Command::Purged(gone)).await;
-                    step
-                };
-                removed.events += step.events;
-                removed.bytes += step.bytes;
+    Ok(Json(api.purge(&caller, filters::body(&headers, body).await?).await?))
+}
+
+impl Api {
+    /// Sends events to a sink again, or counts them.
+    ///
+    /// # Errors
+    /// The selection is wrong, the sink does not run, or the journal does not take it.
+    pub async fn replay(self: &Arc<Self>, caller: &Caller, selection: Selection) -> Result<Replayed, Problem> {
+        let Some(sink) = selection.sink.clone() else { return Err(Problem::bad("sink says where to send them")) };
+        let mut chosen = selection.chosen(false)?;
+        if let Chosen::Filter(filter) = &mut chosen {
+            match filter.state {
+                Some(EventState::Quarantined | EventState::Purged) => return Err(not_events()),
+                Some(EventState::Stale) => {}
+                // Stale ones only when they are asked for.
+                Some(EventState::Stored) | None => filter.state = Some(EventState::Stored),
             }
-            if !dry_run {
-                // Also when nothing was found: an earlier purge may not have got this far.
-                run.journal.erase().await?;
-                run.conversations.sweep().await;
-            }
-            Ok(removed)
-        })
-        .await?;
-    let journal::Removed { events, bytes } = removed;
-    if !dry_run {
-        tracing::info!(events, bytes, "purged");
+        }
+        let number = self.running(&sink).await?.status.number();
+        let dry_run = selection.dry_run;
+        let id = Uuid::new_v4().to_string();
+        let marker: Arc<str> = id.as_str().into();
+        let run = Arc::clone(self);
+        let name = sink.clone();
+        let events = self
+            .to_its_end(async move {
+                let mut chunks = Chunks::new(&run, chosen, selection.limit, true).await?;
+                let mut events = 0;
+                while let Some(chunk) = chunks.next(&run, journal::REPLAY_STEP).await? {
+                    if dry_run {
+                        events += chunk.len() as u64;
+                    } else {
+                        let seqs = chunk.into_iter().map(|(seq, _)| seq).collect();
+                        events += run.journal.replay(number, marker.clone(), seqs).await?;
+                        run.tell(&name, Command::Wake).await;
+                    }
+                }
+                Ok(events)
+            })
+            .await?;
+        if !dry_run {
+            tracing::info!(sink, replay = id, events, by = %caller, "replay");
+        }
+        Ok(Replayed { replay: (!dry_run).then_some(id), sink, events, dry_run })
     }
-    Ok(Json(Purged { events, bytes, dry_run, note: NOT_COVERED.to_owned() }))
+
+    /// Removes events for good, or counts them.
+    ///
+    /// # Errors
+    /// The selection is wrong, or the journal does not take it.
+    pub async fn purge(self: &Arc<Self>, caller: &Caller, selection: Selection) -> Result<Purged, Problem> {
+        let chosen = selection.chosen(true)?;
+        self.known(selection.sink.as_deref()).await?;
+        let dry_run = selection.dry_run;
+        let run = Arc::clone(self);
+        let removed = self
+            .to_its_end(async move {
+                let mut chunks = Chunks::new(&run, chosen, selection.limit, false).await?;
+                let mut removed = journal::Removed::default();
+                while let Some(chunk) = chunks.next(&run, journal::PURGE_STEP).await? {
+                    let step = if dry_run {
+                        journal::Removed {
+                            events: chunk.len() as u64,
+                            bytes: chunk.iter().map(|(_, bytes)| bytes).sum(),
+                        }
+                    } else {
+                        let seqs: Vec<u64> = chunk.into_iter().map(|(seq, _)| seq).collect();
+                        let gone = Arc::new(seqs.iter().copied().collect());
+                        let step = run.journal.purge(seqs).await?;
+                        run.tell_all(&Command::Purged(gone)).await;
+                        step
+                    };
+                    removed.events += step.events;
+                    removed.bytes += step.bytes;
+                }
+                if !dry_run {
+                    // Also when nothing was found: an earlier purge may not have got this far.
+                    run.journal.erase().await?;
+                    run.conversations.sweep().await;
+                }
+                Ok(removed)
+            })
+            .await?;
+        let journal::Removed { events, bytes } = removed;
+        if !dry_run {
+            tracing::info!(events, bytes, by = %caller, "purged");
+        }
+        Ok(Purged { events, bytes, dry_run, note: NOT_COVERED.to_owned() })
+    }
 }
 
 fn not_events() -> Problem {

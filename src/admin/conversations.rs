@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -14,8 +14,10 @@ use super::rules::{ConversationCursor, DEFAULT_LIMIT, MAX_LIMIT, Moment, PageLim
 use crate::clock;
 use crate::conversations::transcript::{self, Kind};
 use crate::conversations::{Conversation, Cursor, Filter};
+use crate::event::Event;
 use crate::journal::{Delivery, Listed};
 use crate::serve::Problem;
+use crate::serve::guard::Caller;
 
 /// A conversation and how it stands.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
@@ -72,6 +74,9 @@ pub struct TranscriptEntry {
     pub html: Option<String>,
     /// The same as plain text.
     pub text: Option<String>,
+    /// Something was said that is kept from this caller: `admin.reader_token`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub masked: bool,
     /// `status`.
     pub status: Option<String>,
     /// `reason`.
@@ -196,12 +201,7 @@ pub(super) async fn list(
     State(api): State<Arc<Api>>,
     Asked(asked): Asked<ConversationQuery>,
 ) -> Result<Json<ConversationPage>, Problem> {
-    let (limit, filter) = (limit(asked.limit)?, asked.filter()?);
-    let from = asked.cursor.map(|text| cursor(&text).ok_or_else(bad_cursor)).transpose()?;
-    let page = api.conversations.list(filter, from, limit).await?;
-    let next = page.next.map(|(last_ms, number)| format!("{last_ms}.{number}"));
-    let conversations = page.conversations.into_iter().map(ConversationItem::from).collect();
-    Ok(Json(ConversationPage { conversations, next, behind: api.conversations.behind() }))
+    Ok(Json(api.conversations(asked).await?))
 }
 
 fn cursor(text: &str) -> Option<Cursor> {
@@ -218,30 +218,57 @@ fn cursor(text: &str) -> Option<Cursor> {
 ))]
 pub(super) async fn show(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     Asked(asked): Asked<TranscriptQuery>,
 ) -> Result<Json<Transcript>, Problem> {
-    let limit = limit(asked.limit)?;
-    let after = asked.cursor.map(|text| text.parse().map_err(|_| bad_cursor())).transpose()?.unwrap_or(0);
-    let mut found = api.conversations.find(id, asked.endpoint).await?;
-    let conversation = match (found.pop(), found.is_empty()) {
-        (None, _) => return Err(Problem::not_found("no stored event is of this conversation")),
-        (Some(only), true) => only,
-        (Some(last), false) => {
-            let names: Vec<String> = found.into_iter().chain([last]).map(|each| each.endpoint).collect();
-            return Err(Problem::conflict(format!("several endpoints have this id, name one: {}", names.join(", "))));
-        }
-    };
-    let seqs = api.conversations.events(conversation.number, after, limit).await?;
-    let (asked, last) = (seqs.len(), seqs.last().copied());
-    let shown = api.reader.show(seqs, api.wants.clone()).await?;
-    // Fewer where a page is full of bytes; what is gone is left out.
-    let next = match (shown.last(), last) {
-        (Some((listed, _)), Some(last)) if listed.seq < last => Some(listed.seq),
-        (_, last) => last.filter(|_| asked == limit),
-    };
-    let entries = shown.into_iter().map(TranscriptEntry::from).collect();
-    Ok(Json(Transcript { conversation: conversation.into(), entries, next: next.map(|next| next.to_string()) }))
+    Ok(Json(api.transcript(&caller, &id, asked).await?))
+}
+
+impl Api {
+    /// One page of conversations, latest first.
+    ///
+    /// # Errors
+    /// The query is wrong, or they can't be read.
+    pub async fn conversations(&self, asked: ConversationQuery) -> Result<ConversationPage, Problem> {
+        let (limit, filter) = (limit(asked.limit)?, asked.filter()?);
+        let from = asked.cursor.map(|text| cursor(&text).ok_or_else(bad_cursor)).transpose()?;
+        let page = self.conversations.list(filter, from, limit).await?;
+        let next = page.next.map(|(last_ms, number)| format!("{last_ms}.{number}"));
+        let conversations = page.conversations.into_iter().map(ConversationItem::from).collect();
+        Ok(ConversationPage { conversations, next, behind: self.conversations.behind() })
+    }
+
+    /// One page of what was said in a conversation, without the words where they are kept from the caller.
+    ///
+    /// # Errors
+    /// There is no such conversation, the query is wrong, or the journal can't be read.
+    pub async fn transcript(&self, caller: &Caller, id: &str, asked: TranscriptQuery) -> Result<Transcript, Problem> {
+        let limit = limit(asked.limit)?;
+        let after = asked.cursor.map(|text| text.parse().map_err(|_| bad_cursor())).transpose()?.unwrap_or(0);
+        let mut found = self.conversations.find(id.to_owned(), asked.endpoint).await?;
+        let conversation = match (found.pop(), found.is_empty()) {
+            (None, _) => return Err(Problem::not_found("no stored event is of this conversation")),
+            (Some(only), true) => only,
+            (Some(last), false) => {
+                let names: Vec<String> = found.into_iter().chain([last]).map(|each| each.endpoint).collect();
+                return Err(Problem::conflict(format!(
+                    "several endpoints have this id, name one: {}",
+                    names.join(", ")
+                )));
+            }
+        };
+        let seqs = self.conversations.events(conversation.number, after, limit).await?;
+        let (asked, last) = (seqs.len(), seqs.last().copied());
+        let shown = self.reader.show(seqs, self.wants.clone()).await?;
+        // Fewer where a page is full of bytes; what is gone is left out.
+        let next = match (shown.last(), last) {
+            (Some((listed, _)), Some(last)) if listed.seq < last => Some(listed.seq),
+            (_, last) => last.filter(|_| asked == limit),
+        };
+        let entries = shown.into_iter().map(|shown| TranscriptEntry::of(shown, caller.is_reader())).collect();
+        Ok(Transcript { conversation: conversation.into(), entries, next: next.map(|next| next.to_string()) })
+    }
 }
 
 impl From<Conversation> for ConversationItem {
@@ -253,10 +280,22 @@ impl From<Conversation> for ConversationItem {
     }
 }
 
-impl From<(Listed, Vec<Delivery>)> for TranscriptEntry {
-    fn from((listed, deliveries): (Listed, Vec<Delivery>)) -> Self {
+impl Way {
+    pub(super) fn of(event: &Event) -> Self {
+        if event.signature.is_some() { Self::Webhook } else { Self::EventStream }
+    }
+}
+
+impl TranscriptEntry {
+    fn of((listed, deliveries): (Listed, Vec<Delivery>), masked: bool) -> Self {
         let event = &listed.event;
-        let said = transcript::read(event);
+        let mut said = transcript::read(event);
+        let masked = masked && said.html.is_some();
+        if masked {
+            said.html = None;
+            // Roles are no secret; names are of people.
+            said.author = said.author.filter(|author| matches!(&**author, "fin" | "user"));
+        }
         let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
         let at = if event.created_ms > 0 { event.created_ms } else { event.received_ms };
         Self {
@@ -271,7 +310,8 @@ impl From<(Listed, Vec<Delivery>)> for TranscriptEntry {
             html: said.html,
             status: text(&event.fields.status),
             reason: text(&event.fields.reason),
-            way: if event.signature.is_some() { Way::Webhook } else { Way::EventStream },
+            masked,
+            way: Way::of(event),
             sinks: deliveries.into_iter().map(DeliveryItem::from).collect(),
         }
     }

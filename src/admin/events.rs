@@ -3,18 +3,19 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Api;
 use super::filters::{self, Asked, ListQuery};
+use super::{Api, Way};
 use crate::clock;
 use crate::journal::{self, DeliveryState, EventState, Filter, Found, Listed, Order};
 use crate::serve::Problem;
+use crate::serve::guard::Caller;
 
 /// An event, without its body. Fields that its bytes don't have are null; of a purged one only the first three are known.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
@@ -83,8 +84,17 @@ pub struct EventDetail {
     /// The event.
     #[serde(flatten)]
     pub event: EventItem,
+    /// The way in; null of a purged one.
+    #[serde(default)]
+    pub way: Option<Way>,
+    /// The `Content-Type` that it came with.
+    #[serde(default)]
+    pub content_type: Option<String>,
     /// One for each sink that the journal knows.
     pub sinks: Vec<DeliveryItem>,
+    /// The body was asked for, but is kept from this caller: `admin.reader_token`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub masked: bool,
     /// The body, where it is UTF-8. Only with `body=true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
@@ -113,33 +123,7 @@ pub(super) async fn list(
     State(api): State<Arc<Api>>,
     Asked(asked): Asked<ListQuery>,
 ) -> Result<Json<EventPage>, Problem> {
-    asked.check()?;
-    let (limit, filter) = (asked.limit(), asked.filter()?);
-    api.known(filter.sink.as_deref()).await?;
-    let bad_cursor = || Problem::bad("cursor is the next of an earlier page with the same filters");
-    if filter.state == Some(EventState::Purged) {
-        let Filter {
-            conversation: None,
-            user: None,
-            event: None,
-            status: None,
-            sink: None,
-            since_ms: None,
-            until_ms: None,
-            ..
-        } = filter
-        else {
-            return Err(Problem::bad("of purged events only the id is known: no other filter goes with state=purged"));
-        };
-        let from = asked.cursor.map(|cursor| Uuid::try_parse(&cursor).map_err(|_| bad_cursor())).transpose()?;
-        let (found, next) = api.reader.purged(from, limit).await?;
-        let events = found.into_iter().map(|(id, seq)| EventItem::purged(id, seq)).collect();
-        return Ok(Json(EventPage { events, next: next.map(|id| id.to_string()) }));
-    }
-    let from = asked.cursor.map(|cursor| cursor.parse().map_err(|_| bad_cursor())).transpose()?;
-    let page = api.reader.list(filter, Order::Newest, from, limit, api.wants.clone()).await?;
-    let events = page.events.iter().map(EventItem::from).collect();
-    Ok(Json(EventPage { events, next: page.next.map(|next| next.to_string()) }))
+    Ok(Json(api.events(asked).await?))
 }
 
 /// Show one event and how far it has come at each sink.
@@ -150,31 +134,92 @@ pub(super) async fn list(
 ))]
 pub(super) async fn show(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     Asked(asked): Asked<ShowQuery>,
 ) -> Result<Json<EventDetail>, Problem> {
-    let id = filters::id(&id)?;
-    match api.reader.find(id, asked.body, api.wants.clone()).await? {
-        None => Err(Problem::not_found("no event of that id is known")),
-        Some(Found::Damaged { seq }) => {
-            tracing::error!(%id, seq, "an event's bytes on disk are not those that were stored");
-            Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "its bytes on disk are not those that were stored"))
-        }
-        Some(Found::Purged { seq }) => Ok(Json(EventDetail {
-            event: EventItem::purged(id, seq),
-            sinks: Vec::new(),
-            body: None,
-            body_base64: None,
-        })),
-        Some(Found::Stored(listed, deliveries)) => {
-            let bytes = asked.body.then(|| listed.event.body.to_vec());
-            let (body, body_base64) = match bytes.map(String::from_utf8) {
-                None => (None, None),
-                Some(Ok(text)) => (Some(text), None),
-                Some(Err(error)) => (None, Some(STANDARD.encode(error.as_bytes()))),
+    Ok(Json(api.event(&caller, &id, asked.body).await?))
+}
+
+impl Api {
+    /// One page of events, newest first.
+    ///
+    /// # Errors
+    /// The query is wrong, or the journal can't be read.
+    pub async fn events(&self, asked: ListQuery) -> Result<EventPage, Problem> {
+        asked.check()?;
+        let (limit, filter) = (asked.limit(), asked.filter()?);
+        self.known(filter.sink.as_deref()).await?;
+        let bad_cursor = || Problem::bad("cursor is the next of an earlier page with the same filters");
+        if filter.state == Some(EventState::Purged) {
+            let Filter {
+                conversation: None,
+                user: None,
+                event: None,
+                status: None,
+                sink: None,
+                since_ms: None,
+                until_ms: None,
+                ..
+            } = filter
+            else {
+                return Err(Problem::bad(
+                    "of purged events only the id is known: no other filter goes with state=purged",
+                ));
             };
-            let sinks = deliveries.into_iter().map(DeliveryItem::from).collect();
-            Ok(Json(EventDetail { event: EventItem::from(&*listed), sinks, body, body_base64 }))
+            let from = asked.cursor.map(|cursor| Uuid::try_parse(&cursor).map_err(|_| bad_cursor())).transpose()?;
+            let (found, next) = self.reader.purged(from, limit).await?;
+            let events = found.into_iter().map(|(id, seq)| EventItem::purged(id, seq)).collect();
+            return Ok(EventPage { events, next: next.map(|id| id.to_string()) });
+        }
+        let from = asked.cursor.map(|cursor| cursor.parse().map_err(|_| bad_cursor())).transpose()?;
+        let page = self.reader.list(filter, Order::Newest, from, limit, self.wants.clone()).await?;
+        let events = page.events.iter().map(EventItem::from).collect();
+        Ok(EventPage { events, next: page.next.map(|next| next.to_string()) })
+    }
+
+    /// One event and how far it has come at each sink; with its body only where that is asked for, and not kept from the caller.
+    ///
+    /// # Errors
+    /// There is no such event, or the journal can't be read.
+    pub async fn event(&self, caller: &Caller, id: &str, with_body: bool) -> Result<EventDetail, Problem> {
+        let id = filters::id(id)?;
+        let masked = with_body && caller.is_reader();
+        let with_body = with_body && !masked;
+        match self.reader.find(id, with_body, self.wants.clone()).await? {
+            None => Err(Problem::not_found("no event of that id is known")),
+            Some(Found::Damaged { seq }) => {
+                tracing::error!(%id, seq, "an event's bytes on disk are not those that were stored");
+                Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "its bytes on disk are not those that were stored"))
+            }
+            Some(Found::Purged { seq }) => Ok(EventDetail {
+                event: EventItem::purged(id, seq),
+                way: None,
+                content_type: None,
+                sinks: Vec::new(),
+                masked: false,
+                body: None,
+                body_base64: None,
+            }),
+            Some(Found::Stored(listed, deliveries)) => {
+                let bytes = with_body.then(|| listed.event.body.to_vec());
+                let (body, body_base64) = match bytes.map(String::from_utf8) {
+                    None => (None, None),
+                    Some(Ok(text)) => (Some(text), None),
+                    Some(Err(error)) => (None, Some(STANDARD.encode(error.as_bytes()))),
+                };
+                let sinks = deliveries.into_iter().map(DeliveryItem::from).collect();
+                let event = &listed.event;
+                Ok(EventDetail {
+                    way: Some(Way::of(event)),
+                    content_type: event.content_type.as_deref().map(str::to_owned),
+                    event: EventItem::from(&*listed),
+                    sinks,
+                    masked,
+                    body,
+                    body_base64,
+                })
+            }
         }
     }
 }

@@ -38,6 +38,7 @@ use crate::journal::{Journal, OpenError, Reader, SinkReport};
 use crate::live::{self, Live};
 use crate::metrics::{self, Metrics};
 use crate::serve::guard::{self, Guard, Hosts};
+use crate::serve::session::Sessions;
 use crate::serve::{Limits, Problem, Server};
 
 pub use bulk::{Purged, Replayed};
@@ -184,8 +185,14 @@ impl Listener {
     pub fn bind(config: &config::Admin, readiness: Readiness, live: Live, api: Api) -> std::io::Result<Self> {
         let server = Server::bind(config.bind, Limits::for_operators(DRAIN))?;
         let unauthorized = "present admin.token as Authorization: Bearer …";
-        let guard = Arc::new(Guard::new(config.token.as_ref(), Hosts::WithoutDot, unauthorized));
-        Ok(Self { server, guard, readiness, live, api: Arc::new(api) })
+        let tokens = [config.token.as_ref(), config.reader_token.as_ref()];
+        let guard = Guard::new(tokens[0], Hosts::WithoutDot, unauthorized).reader(tokens[1]).sessions(Sessions::new(
+            tokens[0],
+            tokens[1],
+            config.tls.is_some(),
+        ));
+        let (guard, api) = (Arc::new(guard), Arc::new(api));
+        Ok(Self { server, guard, readiness, live, api })
     }
 
     /// The bound address.

@@ -32,7 +32,7 @@ impl Modify for Token {
     fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
         let scheme = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
-            .description(Some("admin.token; none is needed where admin.bind is loopback and no token is set"))
+            .description(Some("admin.token, or admin.reader_token to look, with bodies masked; none is needed where admin.bind is loopback and no token is set"))
             .build();
         if let Some(components) = &mut api.components {
             components.add_security_scheme("token", SecurityScheme::Http(scheme));

@@ -65,7 +65,7 @@ pub(super) fn apply(description: &mut Value) {
         for (_, operation) in operations.filter(|_| path.starts_with("/api/v1/")) {
             let mut answers = vec![
                 ("401", "The token is missing or wrong"),
-                ("403", "A foreign Origin, Sec-Fetch-Site or Host"),
+                ("403", "A foreign Origin, Sec-Fetch-Site or Host; a change with the token for looking"),
                 ("503", "The journal fails"),
             ];
             if operation["requestBody"].is_object() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -13,6 +13,7 @@ use crate::dispatch::Command;
 use crate::dispatch::retry::NotDead;
 use crate::journal::SinkReport;
 use crate::serve::Problem;
+use crate::serve::guard::Caller;
 
 /// What a sink is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -88,9 +89,7 @@ pub struct Forgotten {
 /// List the sinks.
 #[utoipa::path(get, path = "/api/v1/sinks", operation_id = "list_sinks", tag = "sinks", responses((status = 200, description = "All sinks", body = SinkList)))]
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Json<SinkList>, Problem> {
-    let head = *api.journal.head().borrow();
-    let sinks = api.reader.sinks().await?.iter().map(|report| item(&api, report, head)).collect();
-    Ok(Json(SinkList { sinks }))
+    Ok(Json(api.sinks().await?))
 }
 
 /// Stop delivering to a sink, across restarts; what is under way is finished.
@@ -98,8 +97,12 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Json<SinkList>, 
     (status = 200, description = "Paused", body = SinkItem),
     (status = 404, description = "No such sink", body = Problem, content_type = "application/problem+json"),
 ))]
-pub(super) async fn pause(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Json<SinkItem>, Problem> {
-    set_paused(&api, &name, true).await
+pub(super) async fn pause(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+) -> Result<Json<SinkItem>, Problem> {
+    Ok(Json(api.set_paused(&caller, &name, true).await?))
 }
 
 /// Deliver to a sink again; one that fails is tried at once.
@@ -107,8 +110,12 @@ pub(super) async fn pause(State(api): State<Arc<Api>>, Path(name): Path<String>)
     (status = 200, description = "Resumed", body = SinkItem),
     (status = 404, description = "No such sink", body = Problem, content_type = "application/problem+json"),
 ))]
-pub(super) async fn resume(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Json<SinkItem>, Problem> {
-    set_paused(&api, &name, false).await
+pub(super) async fn resume(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+) -> Result<Json<SinkItem>, Problem> {
+    Ok(Json(api.set_paused(&caller, &name, false).await?))
 }
 
 /// Try a sink's dead letters again, with their attempts counted anew.
@@ -119,26 +126,10 @@ pub(super) async fn resume(State(api): State<Arc<Api>>, Path(name): Path<String>
 ))]
 pub(super) async fn retry_dead(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
 ) -> Result<Json<Retried>, Problem> {
-    let number = api.running(&name).await?.status.number();
-    let retry: Arc<str> = Uuid::new_v4().to_string().into();
-    let run = Arc::clone(&api);
-    let sink = name.clone();
-    let events = api
-        .to_its_end(async move {
-            let (mut events, mut after) = (0, Some(0));
-            while let Some(from) = after {
-                let step = run.journal.retry_dead(number, retry.clone(), from).await?;
-                events += step.events;
-                after = step.next;
-                run.tell(&sink, Command::Wake).await;
-            }
-            Ok(events)
-        })
-        .await?;
-    tracing::info!(sink = name, events, "dead letters are tried again");
-    Ok(Json(Retried { sink: name, events }))
+    Ok(Json(api.retry_dead(&caller, &name).await?))
 }
 
 /// Drop all state of a sink that is not in use any more.
@@ -149,28 +140,93 @@ pub(super) async fn retry_dead(
     (status = 404, description = "No such sink", body = Problem, content_type = "application/problem+json"),
     (status = 409, description = "It is in use", body = Problem, content_type = "application/problem+json"),
 ))]
-pub(super) async fn forget(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Json<Forgotten>, Problem> {
-    if api.handle(&name).is_some() {
-        let detail = format!("{name} is in use: remove it from the configuration or disable it, and restart, first");
-        return Err(Problem::conflict(detail));
+pub(super) async fn forget(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+) -> Result<Json<Forgotten>, Problem> {
+    Ok(Json(api.forget(&caller, &name).await?))
+}
+
+impl Api {
+    /// How all sinks stand.
+    ///
+    /// # Errors
+    /// The journal can't be read.
+    pub async fn sinks(&self) -> Result<SinkList, Problem> {
+        let head = *self.journal.head().borrow();
+        let sinks = self.reader.sinks().await?.iter().map(|report| item(self, report, head)).collect();
+        Ok(SinkList { sinks })
     }
-    let report = api.report(&name).await?;
-    let SinkItem { lag, dead, .. } = item(&api, &report, *api.journal.head().borrow());
-    let run = Arc::clone(&api);
-    let number = report.state.number;
-    api.to_its_end(async move {
-        while !run.journal.forget_sink(number).await? {}
-        Ok(())
-    })
-    .await?;
-    api.metrics.forget_sink(&name);
-    tracing::info!(
-        sink = name,
-        lag,
-        dead,
-        "the sink is forgotten by an operator: its cursor and dead letters are dropped"
-    );
-    Ok(Json(Forgotten { sink: name, lag, dead }))
+
+    /// Stops delivering to a sink, or goes on.
+    ///
+    /// # Errors
+    /// There is no such sink, or the journal does not take it.
+    pub async fn set_paused(&self, caller: &Caller, name: &str, paused: bool) -> Result<SinkItem, Problem> {
+        self.report(name).await?;
+        self.journal.set_paused(name, paused).await?;
+        self.tell(name, if paused { Command::Pause } else { Command::Resume }).await;
+        let what = if paused {
+            "the sink is paused by an operator: nothing is delivered until `finhook sinks resume`"
+        } else {
+            "the sink is resumed by an operator"
+        };
+        tracing::info!(sink = name, by = %caller, "{what}");
+        let report = self.report(name).await?;
+        Ok(item(self, &report, *self.journal.head().borrow()))
+    }
+
+    /// Tries a sink's dead letters again.
+    ///
+    /// # Errors
+    /// There is no such sink, it is not running, or the journal does not take it.
+    pub async fn retry_dead(self: &Arc<Self>, caller: &Caller, name: &str) -> Result<Retried, Problem> {
+        let number = self.running(name).await?.status.number();
+        let retry: Arc<str> = Uuid::new_v4().to_string().into();
+        let run = Arc::clone(self);
+        let sink = name.to_owned();
+        let events = self
+            .to_its_end(async move {
+                let (mut events, mut after) = (0, Some(0));
+                while let Some(from) = after {
+                    let step = run.journal.retry_dead(number, retry.clone(), from).await?;
+                    events += step.events;
+                    after = step.next;
+                    run.tell(&sink, Command::Wake).await;
+                }
+                Ok(events)
+            })
+            .await?;
+        tracing::info!(sink = name, events, by = %caller, "dead letters are tried again");
+        Ok(Retried { sink: name.to_owned(), events })
+    }
+
+    async fn forget(self: &Arc<Self>, caller: &Caller, name: &str) -> Result<Forgotten, Problem> {
+        if self.handle(name).is_some() {
+            let detail =
+                format!("{name} is in use: remove it from the configuration or disable it, and restart, first");
+            return Err(Problem::conflict(detail));
+        }
+        let report = self.report(name).await?;
+        let SinkItem { lag, dead, .. } = item(self, &report, *self.journal.head().borrow());
+        let run = Arc::clone(self);
+        let number = report.state.number;
+        self.to_its_end(async move {
+            while !run.journal.forget_sink(number).await? {}
+            Ok(())
+        })
+        .await?;
+        self.metrics.forget_sink(name);
+        tracing::info!(
+            sink = name,
+            lag,
+            dead,
+            by = %caller,
+            "the sink is forgotten by an operator: its cursor and dead letters are dropped"
+        );
+        Ok(Forgotten { sink: name.to_owned(), lag, dead })
+    }
 }
 
 /// Brings the gauges of all sinks up to date.
@@ -187,20 +243,6 @@ pub(super) async fn refresh_gauges(api: &Api) -> Result<(), Problem> {
     }
     api.metrics.journal_bytes.set(i64::try_from(api.journal.bytes()).unwrap_or(i64::MAX));
     Ok(())
-}
-
-async fn set_paused(api: &Arc<Api>, name: &str, paused: bool) -> Result<Json<SinkItem>, Problem> {
-    api.report(name).await?;
-    api.journal.set_paused(name, paused).await?;
-    api.tell(name, if paused { Command::Pause } else { Command::Resume }).await;
-    let what = if paused {
-        "the sink is paused by an operator: nothing is delivered until `finhook sinks resume`"
-    } else {
-        "the sink is resumed by an operator"
-    };
-    tracing::info!(sink = name, "{what}");
-    let report = api.report(name).await?;
-    Ok(Json(item(api, &report, *api.journal.head().borrow())))
 }
 
 fn item(api: &Api, report: &SinkReport, head: u64) -> SinkItem {

@@ -180,6 +180,10 @@ fn shown(entry: &TranscriptEntry, width: usize) -> String {
     let event = entry.event.as_deref().map_or_else(|| "-".to_owned(), printable);
     let status = entry.status.as_deref().map(printable);
     let mut text = match (entry.kind, &entry.html) {
+        (Kind::Message, None) if entry.masked => {
+            let author = entry.author.as_deref().unwrap_or("somebody");
+            format!("{at}  {author}\n  (masked: this token is for looking)\n")
+        }
         (Kind::Message, Some(html)) => {
             let author = entry.author.as_deref().map_or_else(|| "somebody".to_owned(), printable);
             let lines = terminal::html(html, width.saturating_sub(2));
@@ -215,6 +219,7 @@ mod tests {
             event: Some("fin_replied".into()),
             at: Some("2026-01-31T12:00:00.000Z".into()),
             received_at: None,
+            masked: false,
             author: Some("fin".into()),
             text: None,
             html: html.map(str::to_owned),

@@ -13,8 +13,8 @@ use super::tree::{BUILT_IN, Field, VARIABLE};
 use super::{Config, SinkKind};
 
 /// The last parts of the names of keys that are secrets, beside those of headers.
-const SECRETS: [&str; 7] =
-    ["token", "signing_secrets", "client_secret", "api_key", "signing_secret", "tls_key", "client_key"];
+const SECRETS: [&str; 8] =
+    ["token", "reader_token", "signing_secrets", "client_secret", "api_key", "signing_secret", "tls_key", "client_key"];
 
 /// A file that holds a secret: of `key_file`, or the configuration file in which `key` is set.
 #[derive(Debug, Clone)]

@@ -133,6 +133,9 @@ pub struct Admin {
     /// Bearer token for the API; always there when `bind` is not loopback.
     #[serde(serialize_with = "render::secret")]
     pub token: Option<SecretString>,
+    /// The same for those who look only; never without `token`.
+    #[serde(serialize_with = "render::secret")]
+    pub reader_token: Option<SecretString>,
     /// TLS, if it ends here and not at a proxy in front.
     #[serde(flatten, serialize_with = "render::certificate")]
     pub tls: Option<Files>,

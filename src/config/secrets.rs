@@ -142,6 +142,26 @@ pub(super) fn token(
     Ok(Some(token))
 }
 
+/// The token of those who look only. It says nothing where everybody may do everything, or where it is the operators' own.
+pub(super) fn reader_token(
+    table: &mut Table,
+    operators: Option<&SecretString>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<SecretString>, Error> {
+    let Some((token, field)) = single(table, "reader_token", "reader_token_file", true)? else { return Ok(None) };
+    let (key, fix) = (table.key("token"), "set both, each to a secret of its own");
+    match operators {
+        None => return Err(field.error(format!("is given without {key}, so everybody may do everything"), fix)),
+        Some(same) if same.expose_secret() == token.expose_secret() => {
+            return Err(field.error(format!("is the same as {key}"), fix));
+        }
+        Some(_) => {}
+    }
+    header_safe(&token, &field)?;
+    warn_if_short(&token, &field, warnings);
+    Ok(Some(token))
+}
+
 /// Refuses a secret that can't stand in an `Authorization` header as it is.
 pub(super) fn header_safe(secret: &SecretString, field: &Field) -> Result<(), Error> {
     if secret.expose_secret().bytes().all(|b| b.is_ascii_graphic()) {

@@ -149,9 +149,10 @@ fn admin(mut table: Table, seen: &mut across::Seen, warnings: &mut Vec<String>) 
     seen.listener(&bind)?;
     let address = bind.address()?;
     let token = secrets::token(&mut table, why_token(address, &bind).as_deref(), warnings)?;
+    let reader_token = secrets::reader_token(&mut table, token.as_ref(), warnings)?;
     let tls = certificate::pair(&mut table, LISTENER)?;
     table.finish()?;
-    Ok(Admin { bind: address, token, tls })
+    Ok(Admin { bind: address, token, reader_token, tls })
 }
 
 /// Why a listener needs a token, if it does.

@@ -26,6 +26,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Follower {
     shared: Arc<Shared>,
     filter: Filter,
+    /// Whether bodies are kept from the reader, and with them chunks, which are nothing else.
+    masked: bool,
     head: watch::Receiver<u64>,
     chunks: watch::Receiver<u64>,
     closing: watch::Receiver<bool>,
@@ -44,13 +46,14 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    pub(super) fn new(shared: Arc<Shared>, filter: Filter, cursor: u64, place: Place) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, filter: Filter, cursor: u64, masked: bool, place: Place) -> Self {
         Self {
             head: shared.head.clone(),
             chunks: shared.hub.changed(),
             closing: shared.closing.subscribe(),
             shared,
             filter,
+            masked,
             cursor,
             told: None,
             version: 0,
@@ -82,7 +85,8 @@ impl Follower {
             match self.read().await {
                 Ok(Read::Nothing) => {
                     if let Some((version, event)) = chunk {
-                        let line = self.filter.wants(&event).then(|| self.line(Of::Chunk(version), &event));
+                        let wanted = !self.masked && self.filter.wants(&event);
+                        let line = wanted.then(|| self.line(Of::Chunk(version), &event));
                         match line {
                             Some(Ok(line)) => {
                                 self.version = version;
@@ -123,7 +127,8 @@ impl Follower {
                 && stored.event.kind == Kind::Event
             {
                 if self.filter.wants(&stored.event) {
-                    match self.shared.lines.get(Of::Stored(seq), &stored.event, &mut self.reserved) {
+                    let of = if self.masked { Of::Masked(seq) } else { Of::Stored(seq) };
+                    match self.shared.lines.get(of, &stored.event, &mut self.reserved) {
                         Ok(line) => self.ready.push_back((seq, line)),
                         // The rest is read again, once there is room.
                         Err(_) if !self.ready.is_empty() => return Ok(Read::Some),

@@ -25,6 +25,8 @@ const UNIT: usize = 1 << 10;
 pub(super) enum Of {
     /// A stored event, by its sequence number.
     Stored(u64),
+    /// The same without its body.
+    Masked(u64),
     /// A chunk, by its version in the hub.
     Chunk(u64),
 }
@@ -112,11 +114,14 @@ fn units(event: &Event) -> u32 {
 
 fn text(of: Of, event: &Event) -> Vec<u8> {
     let mut text = Vec::with_capacity(event.body.len() + 512);
-    if let Of::Stored(seq) = of {
+    if let Of::Stored(seq) | Of::Masked(seq) = of {
         text.extend_from_slice(format!("id: {seq}\n").as_bytes());
     }
     text.extend_from_slice(b"data: ");
-    cloudevent::append_json(&mut text, event);
+    match of {
+        Of::Masked(_) => cloudevent::append_masked_json(&mut text, event),
+        Of::Stored(_) | Of::Chunk(_) => cloudevent::append_json(&mut text, event),
+    }
     text.extend_from_slice(b"\n\n");
     text
 }

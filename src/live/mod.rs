@@ -23,7 +23,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{RawQuery, State};
+use axum::extract::{Extension, RawQuery, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -37,6 +37,7 @@ use crate::clock;
 use crate::journal::{Journal, OpenError, ReadError, Reader};
 use crate::metrics::Metrics;
 use crate::serve::Problem;
+use crate::serve::guard::Caller;
 use follow::Follower;
 use lines::Lines;
 
@@ -92,8 +93,8 @@ impl Live {
         self.shared.closing.send_replace(true);
     }
 
-    /// Opens a stream: the answer to `GET …?conversation=&event=&since=`.
-    pub async fn open(&self, query: &str, headers: &HeaderMap) -> Response {
+    /// Opens a stream: the answer to `GET …?conversation=&event=&since=`. `masked`: without bodies.
+    pub async fn open(&self, query: &str, headers: &HeaderMap, masked: bool) -> Response {
         let filter = match Filter::parse(query, clock::now_ms()) {
             Ok(filter) => filter,
             Err(bad) => return Problem::bad(bad.text()).into_response(),
@@ -106,7 +107,7 @@ impl Live {
         let Ok(cursor) = self.shared.start(&filter, last).await else {
             return Problem::unavailable("The journal can't be read.").into_response();
         };
-        let follower = Follower::new(Arc::clone(&self.shared), filter, cursor, place);
+        let follower = Follower::new(Arc::clone(&self.shared), filter, cursor, masked, place);
         let body = Body::from_stream(stream::unfold(follower, |mut follower| async {
             let bytes = follower.next().await?;
             Some((Ok::<Bytes, Infallible>(bytes), follower))
@@ -121,9 +122,14 @@ impl Live {
     }
 }
 
-/// The axum handler of [`Live::open`].
-pub async fn stream(State(live): State<Live>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
-    live.open(query.as_deref().unwrap_or(""), &headers).await
+/// The axum handler of [`Live::open`]; a guard before it says who calls.
+pub async fn stream(
+    State(live): State<Live>,
+    caller: Option<Extension<Caller>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    live.open(query.as_deref().unwrap_or(""), &headers, caller.is_some_and(|caller| caller.is_reader())).await
 }
 
 impl Shared {

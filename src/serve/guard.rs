@@ -4,6 +4,10 @@
 //! A browser on the operator's machine reaches loopback too, for any page it shows. Such a request is known by its
 //! `Origin` or `Sec-Fetch-Site`, and after DNS rebinding by its `Host`: that must be an IP address, `localhost` or a name
 //! below it. Where a token is set, which no foreign page has, it may be another name: see [`Hosts`].
+//!
+//! A second token may admit those who look only ([`Role::Reader`]), and a [session](super::session) a browser in which somebody has
+//! presented one of the two. What a session may do here is look: it goes with every request that a browser makes, so a change by it
+//! needs more than that.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,7 +15,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use secrecy::{ExposeSecret, SecretString};
@@ -19,6 +23,55 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::Problem;
+use super::session::Sessions;
+
+/// What somebody may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Everything.
+    Operator,
+    /// Look, with bodies masked, and change nothing.
+    Reader,
+}
+
+/// Who makes a request: for what it may do, and for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// What it may do.
+    pub role: Role,
+    /// How it was known.
+    pub by: By,
+}
+
+/// How somebody was known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum By {
+    /// It is on this machine, and no token is configured.
+    Machine,
+    /// It presented a token.
+    Token,
+    /// It logged in to the console: the session's name in the log.
+    Session(Arc<str>),
+}
+
+impl Caller {
+    /// Whether bodies are to be kept from it.
+    #[must_use]
+    pub fn is_reader(&self) -> bool {
+        self.role == Role::Reader
+    }
+}
+
+impl std::fmt::Display for Caller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let role = if self.is_reader() { "reader" } else { "operator" };
+        match &self.by {
+            By::Machine => f.write_str("this machine"),
+            By::Token => write!(f, "{role}, by token"),
+            By::Session(name) => write!(f, "{role}, session {name}"),
+        }
+    }
+}
 
 /// Names that a listener with a token may be called by, besides IP addresses and `localhost`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +87,9 @@ pub enum Hosts {
 pub struct Guard {
     /// Hashed, so that comparing takes the same time whatever is presented.
     token: Option<[u8; 32]>,
+    /// The same of the token for those who look only.
+    reader: Option<[u8; 32]>,
+    sessions: Option<Sessions>,
     hosts: Hosts,
     /// What is said when the token is missing or wrong.
     unauthorized: &'static str,
@@ -43,11 +99,41 @@ impl Guard {
     /// Admits whoever presents `token`; `None`: whoever is on this machine. `unauthorized` says which token is meant.
     #[must_use]
     pub fn new(token: Option<&SecretString>, hosts: Hosts, unauthorized: &'static str) -> Self {
-        let token = token.map(|token| Sha256::digest(token.expose_secret()).into());
-        Self { token, hosts, unauthorized }
+        Self { token: token.map(hash), reader: None, sessions: None, hosts, unauthorized }
     }
 
-    fn check(&self, headers: &HeaderMap) -> Result<(), Problem> {
+    /// Also admits whoever presents `reader`, to look only.
+    #[must_use]
+    pub fn reader(self, reader: Option<&SecretString>) -> Self {
+        Self { reader: reader.map(hash), ..self }
+    }
+
+    /// Also admits browsers with a session, to look only.
+    #[must_use]
+    pub fn sessions(self, sessions: Sessions) -> Self {
+        Self { sessions: Some(sessions), ..self }
+    }
+
+    /// Whether anybody on this machine may do everything.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.token.is_none()
+    }
+
+    /// What whoever knows this token may do.
+    #[must_use]
+    pub fn role(&self, token: &[u8]) -> Option<Role> {
+        let hashed: [u8; 32] = Sha256::digest(token).into();
+        let is = |known: &Option<[u8; 32]>| known.is_some_and(|known| bool::from(hashed.ct_eq(&known)));
+        let (operator, reader) = (is(&self.token), is(&self.reader));
+        if operator { Some(Role::Operator) } else { reader.then_some(Role::Reader) }
+    }
+
+    /// Whether a request was meant for this listener, and is not that of another site's page.
+    ///
+    /// # Errors
+    /// 403.
+    pub fn own(&self, headers: &HeaderMap) -> Result<(), Problem> {
         let forbidden = |detail: &'static str| Err(Problem::new(StatusCode::FORBIDDEN, detail));
         let mut hosts = headers.get_all(HOST).iter();
         let host = hosts.next().and_then(|host| host.to_str().ok()).and_then(|host| host.parse::<Authority>().ok());
@@ -65,17 +151,30 @@ impl Guard {
                 return forbidden("no page of another site may use this");
             }
         }
-        let Some(token) = &self.token else { return Ok(()) };
+        Ok(())
+    }
+
+    fn check(&self, method: &Method, headers: &HeaderMap) -> Result<Caller, Problem> {
+        self.own(headers)?;
+        let looks = method.is_safe();
+        let caller = self.by_token(headers).or_else(|| self.sessions.as_ref().filter(|_| looks)?.caller(headers));
+        let caller = caller.ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, self.unauthorized))?;
+        if caller.is_reader() && !looks {
+            return Err(Problem::new(StatusCode::FORBIDDEN, "this token is for looking: changes need admin.token"));
+        }
+        Ok(caller)
+    }
+
+    fn by_token(&self, headers: &HeaderMap) -> Option<Caller> {
+        if self.token.is_none() {
+            return Some(Caller { role: Role::Operator, by: By::Machine });
+        }
         let mut given = headers.get_all(AUTHORIZATION).iter();
         let presented = match (given.next(), given.next()) {
             (Some(value), None) => bearer(value.as_bytes()),
             _ => None,
         };
-        let hashed: [u8; 32] = Sha256::digest(presented.unwrap_or_default()).into();
-        if presented.is_some() && bool::from(hashed.ct_eq(token)) {
-            return Ok(());
-        }
-        Err(Problem::new(StatusCode::UNAUTHORIZED, self.unauthorized))
+        Some(Caller { role: self.role(presented?)?, by: By::Token })
     }
 
     fn is_own(&self, host: &Authority) -> bool {
@@ -87,15 +186,22 @@ impl Guard {
     }
 }
 
+fn hash(token: &SecretString) -> [u8; 32] {
+    Sha256::digest(token.expose_secret()).into()
+}
+
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, rest) = value.split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| rest.trim_ascii())
 }
 
-/// The middleware.
-pub async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
-    match guard.check(request.headers()) {
-        Ok(()) => next.run(request).await,
+/// The middleware. What is behind it finds the [`Caller`] among the request's extensions.
+pub async fn check(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
+    match guard.check(request.method(), request.headers()) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
         Err(problem) => problem.into_response(),
     }
 }
@@ -119,7 +225,25 @@ mod tests {
             all.append(name, value);
         }
         let guard = Guard::new(token.map(SecretString::from).as_ref(), hosts, "present the token");
-        guard.check(&all).map_or_else(|problem| problem.status, |()| 200)
+        guard.check(&Method::POST, &all).map_or_else(|problem| problem.status, |_| 200)
+    }
+
+    #[test]
+    fn the_readers_token_looks_and_changes_nothing() {
+        let tokens = ["operator", "reader"].map(SecretString::from);
+        let guard = Guard::new(Some(&tokens[0]), Hosts::WithoutDot, "present the token").reader(Some(&tokens[1]));
+        let check = |method: Method, token: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("host", HeaderValue::from_static("127.0.0.1"));
+            headers.insert("authorization", HeaderValue::from_str(&format!("Bearer {token}")).unwrap());
+            guard.check(&method, &headers).map(|caller| caller.role).map_err(|problem| problem.status)
+        };
+        assert_eq!(check(Method::POST, "operator"), Ok(Role::Operator));
+        assert_eq!(check(Method::GET, "reader"), Ok(Role::Reader));
+        for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
+            assert_eq!(check(method, "reader"), Err(403));
+        }
+        assert_eq!(check(Method::GET, "operato"), Err(401));
     }
 
     #[test]

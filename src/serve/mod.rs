@@ -6,7 +6,7 @@
 //! - [`connections`]: the open connections, which the accept loop owns.
 //! - [`io`]: the socket on its way to hyper, watched for all of them.
 //! - [`request`]: from hyper to the router and back. [`automatic`]: the answers that hyper gives by itself.
-//! - [`guard`], [`problem`]: who may use the operator's listeners, and what every error looks like.
+//! - [`guard`], [`session`], [`problem`]: who may use the operator's listeners, by a token or in a browser, and what every error looks like.
 //!
 //! Not `axum::serve`: it has no timeouts and no cap. `axum-server` 0.8 takes hyper's builder, but hyper has one timer for
 //! both the header and the idle time, and neither knows which connection should give way at the cap.
@@ -28,6 +28,7 @@ mod io;
 mod problem;
 mod request;
 mod seldom;
+pub mod session;
 mod slots;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

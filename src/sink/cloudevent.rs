@@ -124,6 +124,11 @@ pub fn append_json(buf: &mut Vec<u8>, event: &Event) {
     buf.push(b'}');
 }
 
+/// The same without `data`: for those from whom bodies are kept.
+pub fn append_masked_json(buf: &mut Vec<u8>, event: &Event) {
+    append_object(buf, &Attributes::of(event));
+}
+
 /// Appends a JSON text with its line breaks turned into spaces.
 ///
 /// In a grammatical JSON text, which an event's body is, a raw CR or LF can stand only between tokens, where a space

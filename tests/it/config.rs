@@ -129,6 +129,7 @@ fn a_key_and_its_twin_in_a_file_are_refused_together() {
     both("[endpoints.fin]", "signing_secrets", &format!("[{secret}]"));
     both("[endpoints.fin]", "client_secret", &secret);
     both("[admin]", "token", &secret);
+    both("[admin]\ntoken = \"the operators' own\"", "reader_token", &secret);
     both("[gateway]", "token", &secret);
     both("[gateway]\nbind = \"127.0.0.1:0\"", "api_key", &secret);
     both(http_sink("").trim_end(), "signing_secret", "\"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"");
@@ -151,6 +152,15 @@ fn an_unreadable_secret_file_is_refused() {
         let sandbox = Sandbox::with_config(admin).file("token", contents);
         refused(&sandbox, "admin.token_file", "finhook.toml, line 2");
     }
+}
+
+#[test]
+fn a_readers_token_that_keeps_nobody_from_anything_is_refused() {
+    let alone = refused_file("[admin]\nreader_token = \"a reader's token, which is long\"\n", "admin.reader_token", 2);
+    assert!(alone.contains("without admin.token"), "{alone}");
+    let same = "a-token-that-is-long-enough";
+    let both = format!("[admin]\ntoken = \"{same}\"\nreader_token = \"{same}\"\n");
+    assert!(refused_file(&both, "admin.reader_token", 3).contains("is the same as admin.token"));
 }
 
 #[test]
@@ -424,6 +434,7 @@ fn no_secret_is_seen_in_the_effective_configuration() {
         r#"
 [admin]
 token = "{MARKER}"
+reader_token = "r{MARKER}"
 [endpoints.fin]
 signing_secrets = ["{MARKER}", "x{MARKER}"]
 client_secret = "{MARKER}"
@@ -442,7 +453,7 @@ api_key = "{MARKER}"
     assert!(!stdout.contains("hunter2") && !stdout.contains("MfKQ"), "{stdout}");
     assert_eq!(stderr, "");
     assert!(stdout.contains(r#"url = "https://<redacted>@h/path?token=<redacted>#<redacted>""#), "{stdout}");
-    assert_eq!(stdout.matches("<redacted>").count(), 3 + 2 + 1 + 1 + 1 + 1 + 2, "{stdout}");
+    assert_eq!(stdout.matches("<redacted>").count(), 4 + 2 + 1 + 1 + 1 + 1 + 2, "{stdout}");
     assert!(stdout.parse::<toml::Table>().is_ok(), "{stdout}");
 }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::support::app::{TestApp, json};
+use crate::support::app::{TestApp, event, json};
+use crate::support::wait::eventually;
 
 /// Every operation below /api/v1, as it is served.
 const OPERATIONS: [(&str, &str); 11] = [
@@ -56,6 +57,44 @@ async fn every_operation_wants_the_token_and_health_does_not() {
     for path in ["/livez", "/readyz", "/metrics"] {
         assert_eq!(app.admin_get(path).await.0, 200, "{path}");
     }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_readers_token_looks_with_bodies_masked_and_changes_nothing() {
+    const OPERATOR: (&str, &str) = ("authorization", "Bearer a-token-for-the-admin-API");
+    const READER: (&str, &str) = ("authorization", "Bearer a-token-for-looking-only");
+    let tokens = "admin.token = \"a-token-for-the-admin-API\"\nadmin.reader_token = \"a-token-for-looking-only\"";
+    let app = TestApp::start(tokens).await;
+    let id = app.accept(&event("fin_replied", "talk", 4711)).await;
+    for (method, path) in OPERATIONS {
+        let (status, answer) = call(&app, method, path, &[READER]).await;
+        assert_eq!(status == 403, method == "post", "{method} {path}: {status} {answer}");
+        assert_ne!(status, 401, "{method} {path}");
+    }
+    let whole = format!("/api/v1/events/{id}?body=true");
+    let (_, seen) = call(&app, "get", &whole, &[OPERATOR]).await;
+    assert!(seen["body"].as_str().unwrap().contains("4711") && seen["masked"].is_null(), "{seen}");
+    let (_, masked) = call(&app, "get", &whole, &[READER]).await;
+    assert_eq!((&masked["masked"], &masked["id"]), (&Value::Bool(true), &seen["id"]));
+    let talk = "/api/v1/conversations/talk";
+    eventually("the conversation is there", async || call(&app, "get", talk, &[OPERATOR]).await.0 == 200).await;
+    let (_, seen) = call(&app, "get", talk, &[OPERATOR]).await;
+    assert_eq!(seen["entries"][0]["text"], "4711");
+    let (_, talk) = call(&app, "get", talk, &[READER]).await;
+    assert_eq!((&talk["entries"][0]["masked"], &talk["entries"][0]["kind"]), (&Value::Bool(true), &"message".into()));
+    let stream = app.client().get(format!("http://{}/api/v1/stream?since=1h", app.admin())).header(READER.0, READER.1);
+    let mut stream = stream.send().await.unwrap();
+    let mut line = String::new();
+    while !line.contains("data: ") {
+        line.push_str(std::str::from_utf8(&stream.chunk().await.unwrap().unwrap()).unwrap());
+    }
+    for masked in [masked.to_string(), talk.to_string(), line.clone()] {
+        assert!(!masked.contains("<p>") && !masked.contains("number"), "{masked}");
+    }
+    assert!(talk["entries"][0]["text"].is_null());
+    assert!(line.contains("\"subject\":\"talk\"") && line.contains(&id), "{line}");
+    drop(stream);
     app.stop().await;
 }
 
