@@ -15,7 +15,7 @@
 //! - [`sink`]: where events go: log, file, HTTP.
 //!
 //! Each of them knows only what stands left of it, and [`event`]'s types. [`app`] knows all of them and wires them
-//! together, with [`config`], [`metrics`], [`admin`] and [`cli`] beside the pipe.
+//! together, with [`config`], [`metrics`], [`admin`], [`console`] and [`cli`] beside the pipe.
 
 pub mod admin;
 pub mod app;
@@ -24,6 +24,7 @@ pub mod certificate;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod console;
 pub mod conversations;
 pub mod dispatch;
 pub mod event;

@@ -77,6 +77,9 @@ pub struct TranscriptEntry {
     /// Something was said that is kept from this caller: `admin.reader_token`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub masked: bool,
+    /// `user_id`.
+    #[serde(default)]
+    pub user_id: Option<String>,
     /// `status`.
     pub status: Option<String>,
     /// `reason`.
@@ -308,6 +311,7 @@ impl TranscriptEntry {
             author: said.author,
             text: said.html.as_deref().map(transcript::plain),
             html: said.html,
+            user_id: text(&event.fields.user_id),
             status: text(&event.fields.status),
             reason: text(&event.fields.reason),
             masked,

@@ -6,6 +6,7 @@
 mod bulk;
 mod conversations;
 mod events;
+mod export;
 mod failures;
 mod filters;
 mod health;
@@ -46,6 +47,7 @@ pub use conversations::{
     ConversationItem, ConversationPage, ConversationQuery, Transcript, TranscriptEntry, TranscriptQuery, Way,
 };
 pub use events::{DeliveryItem, EventDetail, EventItem, EventPage};
+pub use export::Export;
 pub use filters::{ListQuery, Selection, State as AnyState};
 pub use health::{Readiness, Stage};
 pub use sinks::{Forgotten, Mode, Retried, SinkItem, SinkList};
@@ -106,6 +108,18 @@ impl Api {
             sinks,
             long: Arc::default(),
         })
+    }
+
+    /// All metrics.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Whether events can be stored at present.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.journal.is_writable()
     }
 
     fn handle(&self, name: &str) -> Option<&Handle> {
@@ -175,6 +189,7 @@ pub struct Listener {
     readiness: Readiness,
     live: Live,
     api: Arc<Api>,
+    pages: Router,
 }
 
 impl Listener {
@@ -192,13 +207,31 @@ impl Listener {
             config.tls.is_some(),
         ));
         let (guard, api) = (Arc::new(guard), Arc::new(api));
-        Ok(Self { server, guard, readiness, live, api })
+        Ok(Self { server, guard, readiness, live, api, pages: Router::new() })
     }
 
     /// The bound address.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.server.addr()
+    }
+
+    /// What its handlers share.
+    #[must_use]
+    pub fn api(&self) -> Arc<Api> {
+        Arc::clone(&self.api)
+    }
+
+    /// Who may use it.
+    #[must_use]
+    pub fn guard(&self) -> Arc<Guard> {
+        Arc::clone(&self.guard)
+    }
+
+    /// Serves these pages, too.
+    #[must_use]
+    pub fn pages(self, pages: Router) -> Self {
+        Self { pages, ..self }
     }
 
     /// Talks TLS, with this configuration.
@@ -232,6 +265,7 @@ impl Listener {
             .route("/readyz", get(health::readyz).with_state(self.readiness))
             .route("/metrics", get(metrics_text).with_state(self.api))
             .nest("/api/v1", api)
+            .merge(self.pages)
             .fallback(not_found)
             .layer(CatchPanicLayer::custom(|_| Problem::internal().into_response()));
         self.server.run(router, shutdown).await;

@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 use crate::admin::{self, Readiness, Stage};
 use crate::certificate;
 use crate::config::{self, Config};
+use crate::console;
 use crate::conversations::Conversations;
 use crate::dispatch::Phase;
 use crate::journal::{self, Journal};
@@ -131,7 +132,7 @@ impl App {
         let (mut workers, mut background) = (JoinSet::new(), JoinSet::new());
         let sinks = sinks::start(&config, &journal, &metrics, &phases, &mut workers, &mut background).await?;
 
-        let mut endpoints = Vec::new();
+        let (mut endpoints, mut callbacks) = (Vec::new(), Vec::new());
         for (name, settings) in &config.endpoints {
             let name: Arc<str> = name.as_str().into();
             let keyring = Arc::new(Keyring::of(settings.kind, &settings.secrets));
@@ -147,6 +148,7 @@ impl App {
                 let watched = rotation::watch(file, keyring.clone(), name.clone());
                 background.spawn(async move { match watched.await {} });
             }
+            callbacks.push((name.to_string(), settings.path.clone(), keyring.clone()));
             endpoints.push(Endpoint {
                 metrics: metrics.endpoint(&name),
                 name,
@@ -191,6 +193,13 @@ impl App {
         let api = admin::Api::new(&config, metrics.clone(), journal.clone(), conversations, sinks)?;
         let mut admin = admin::Listener::bind(&config.admin, readiness.clone(), live.clone(), api)
             .map_err(|error| Error::Bind { key: "admin.bind", addr: config.admin.bind, error })?;
+        let callbacks = callbacks.into_iter().map(|(name, path, keyring)| console::Callback {
+            name,
+            url: callback(config.server.tls.is_some(), server.addr(), &path),
+            keyring,
+        });
+        let pages = console::router(admin.api(), admin.guard(), &config, callbacks.collect());
+        admin = admin.pages(pages);
         if let Some(tls) = tls("admin.tls_cert_file", config.admin.tls.as_ref(), &mut background)? {
             admin = admin.tls(tls);
         }

@@ -220,6 +220,7 @@ mod tests {
             at: Some("2026-01-31T12:00:00.000Z".into()),
             received_at: None,
             masked: false,
+            user_id: None,
             author: Some("fin".into()),
             text: None,
             html: html.map(str::to_owned),

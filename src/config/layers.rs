@@ -18,7 +18,7 @@ use config::{Map, ValueKind};
 use super::access::{self, Secret};
 use super::layer::{FORWARD_TO, Layer};
 use super::tree::Table;
-use super::{Config, Error, render, sections, variables};
+use super::{Config, Error, sections, variables};
 
 /// The built-in layer, which documents every key.
 const DEFAULT: &str = include_str!("../../config/default.toml");
@@ -32,8 +32,6 @@ pub struct Loaded {
     pub config: Config,
     /// What is allowed but probably not meant, one line each; to be logged once there is a log.
     pub warnings: Vec<String>,
-    /// Where each value came from, by its key in lower case.
-    origins: BTreeMap<String, String>,
     secrets: Vec<Secret>,
 }
 
@@ -41,7 +39,7 @@ impl Loaded {
     /// The effective configuration as TOML: each value with its origin as a comment, every secret redacted.
     #[must_use]
     pub fn to_redacted_toml(&self) -> String {
-        render::toml(&self.config, &self.origins)
+        self.config.to_redacted_toml()
     }
 
     /// What this machine would refuse or give away, one line each: paths that can't be written, secrets that others can read.
@@ -120,7 +118,7 @@ impl Inputs {
         let secrets = values.iter().filter_map(Secret::of).collect();
         let (config, mut warnings) = sections::config(root, built_in_fin)?;
         warnings.extend(variables::unknown(&self.vars, origins.keys()));
-        Ok(Loaded { config, warnings, origins, secrets })
+        Ok(Loaded { config: Config { origins, ..config }, warnings, secrets })
     }
 
     fn files(&self) -> Result<Vec<PathBuf>, Error> {

@@ -65,9 +65,17 @@ pub struct Config {
     pub egress: Egress,
     /// Calls Fin for your backends; `None` while `gateway.bind` is empty.
     pub gateway: Option<Gateway>,
+    /// Where each value came from, by its key in lower case.
+    pub origins: BTreeMap<String, String>,
 }
 
 impl Config {
+    /// As TOML: each value with its origin as a comment, every secret redacted.
+    #[must_use]
+    pub fn to_redacted_toml(&self) -> String {
+        render::toml(self)
+    }
+
     /// Loads and checks the configuration from `path` (or the built-in one alone) and this process's environment.
     ///
     /// # Errors

@@ -40,8 +40,8 @@ enum OnOrOff<T> {
     Unbound { bind: &'static str },
 }
 
-pub(super) fn toml(config: &Config, origins: &BTreeMap<String, String>) -> String {
-    let Config { log, server, admin, endpoints, journal, sinks, disabled_sinks, egress, gateway } = config;
+pub(super) fn toml(config: &Config) -> String {
+    let Config { log, server, admin, endpoints, journal, sinks, disabled_sinks, egress, gateway, origins } = config;
     let on = sinks.iter().map(|(name, sink)| (name.as_str(), OnOrOff::On(sink)));
     let off = disabled_sinks.iter().map(|name| (name.as_str(), OnOrOff::Disabled { enabled: false }));
     let sinks = on.chain(off).collect();

@@ -25,7 +25,7 @@ const CENTURY: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
 /// What the targets of log lines begin with.
 const PROGRAM: &str = "finhook";
 /// The modules of the program, which log under their names.
-const MODULES: [&str; 22] = [
+const MODULES: [&str; 23] = [
     "admin",
     "app",
     "body",
@@ -33,6 +33,7 @@ const MODULES: [&str; 22] = [
     "cli",
     "clock",
     "config",
+    "console",
     "conversations",
     "dispatch",
     "event",
@@ -70,7 +71,18 @@ pub(super) fn config(mut root: Table, built_in_fin: bool) -> Result<(Config, Vec
     if sinks.is_empty() {
         warnings.push("sinks: none is enabled, so events are stored but delivered nowhere".into());
     }
-    let config = Config { log, server, admin, endpoints, journal, sinks, disabled_sinks, egress, gateway };
+    let config = Config {
+        log,
+        server,
+        admin,
+        endpoints,
+        journal,
+        sinks,
+        disabled_sinks,
+        egress,
+        gateway,
+        origins: BTreeMap::new(),
+    };
     let warnings = warnings.iter().map(|warning| one_line(warning)).collect();
     Ok((config, warnings))
 }

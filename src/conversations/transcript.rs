@@ -59,9 +59,34 @@ pub fn read(event: &Event) -> Said {
 pub fn plain(html: &str) -> String {
     /// Wider than any line.
     const WIDTH: usize = 100_000;
+    if is_deep(html) {
+        return html.to_owned();
+    }
     let config = html2text::config::plain_no_decorate().link_footnotes(true).allow_width_overflow();
     let text = config.string_from_read(html.as_bytes(), WIDTH).unwrap_or_else(|_| html.to_owned());
     text.trim_matches('\n').lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}
+
+/// Whether elements lie in each other deeper than in any text that people write. Reading such HTML takes time that grows with the
+/// square of its depth: a body of a mebibyte would take minutes.
+#[must_use]
+pub fn is_deep(html: &str) -> bool {
+    const DEEPEST: usize = 200;
+    /// These end by themselves, or have no content.
+    const SHALLOW: [&str; 12] = ["p", "li", "br", "hr", "img", "td", "th", "tr", "input", "wbr", "dt", "dd"];
+    let mut depth = 0_usize;
+    for tag in html.split('<').skip(1) {
+        let name = tag.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
+        if tag.starts_with('/') {
+            depth = depth.saturating_sub(1);
+        } else if !name.is_empty() && !SHALLOW.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+            depth += 1;
+        }
+        if depth > DEEPEST {
+            return true;
+        }
+    }
+    false
 }
 
 fn newest_part(item: &Value) -> &Value {
@@ -109,6 +134,14 @@ mod tests {
             said("conversation.admin.replied", &format!(r#"{{"data":{{"item":{{"conversation_parts":{parts}}}}}}}"#));
         assert_eq!((person.kind, person.author.as_deref()), (Kind::Message, Some("Eva")));
         assert_eq!(person.html.as_deref(), Some("<p>new</p>"));
+    }
+
+    #[test]
+    fn html_that_is_deeper_than_any_text_is_taken_as_it_is_written_and_in_time() {
+        let deep = "<b>".repeat(300_000);
+        assert_eq!(plain(&deep), deep);
+        let long = "<p>One<br>two</p>".repeat(2000) + &"<ul><li>x</li></ul>".repeat(2000);
+        assert!(!is_deep(&long) && plain(&long).starts_with("One\ntwo"));
     }
 
     #[test]

@@ -89,7 +89,7 @@ pub struct Guard {
     token: Option<[u8; 32]>,
     /// The same of the token for those who look only.
     reader: Option<[u8; 32]>,
-    sessions: Option<Sessions>,
+    sessions: Sessions,
     hosts: Hosts,
     /// What is said when the token is missing or wrong.
     unauthorized: &'static str,
@@ -99,7 +99,7 @@ impl Guard {
     /// Admits whoever presents `token`; `None`: whoever is on this machine. `unauthorized` says which token is meant.
     #[must_use]
     pub fn new(token: Option<&SecretString>, hosts: Hosts, unauthorized: &'static str) -> Self {
-        Self { token: token.map(hash), reader: None, sessions: None, hosts, unauthorized }
+        Self { token: token.map(hash), reader: None, sessions: Sessions::default(), hosts, unauthorized }
     }
 
     /// Also admits whoever presents `reader`, to look only.
@@ -111,7 +111,13 @@ impl Guard {
     /// Also admits browsers with a session, to look only.
     #[must_use]
     pub fn sessions(self, sessions: Sessions) -> Self {
-        Self { sessions: Some(sessions), ..self }
+        Self { sessions, ..self }
+    }
+
+    /// The sessions that it admits.
+    #[must_use]
+    pub fn browsers(&self) -> &Sessions {
+        &self.sessions
     }
 
     /// Whether anybody on this machine may do everything.
@@ -157,7 +163,7 @@ impl Guard {
     fn check(&self, method: &Method, headers: &HeaderMap) -> Result<Caller, Problem> {
         self.own(headers)?;
         let looks = method.is_safe();
-        let caller = self.by_token(headers).or_else(|| self.sessions.as_ref().filter(|_| looks)?.caller(headers));
+        let caller = self.by_token(headers).or_else(|| self.sessions.caller(headers).filter(|_| looks));
         let caller = caller.ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, self.unauthorized))?;
         if caller.is_reader() && !looks {
             return Err(Problem::new(StatusCode::FORBIDDEN, "this token is for looking: changes need admin.token"));

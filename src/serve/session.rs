@@ -32,7 +32,8 @@ const MAX_ENDED: usize = 1024;
 
 type Key = [u8; 32];
 
-/// Makes sessions, and knows them again.
+/// Makes sessions, and knows them again. By default there are none.
+#[derive(Default)]
 pub struct Sessions {
     /// `None`: no token is configured, and there is nothing to log in with.
     operator: Option<Key>,

@@ -129,7 +129,7 @@ fn a_key_and_its_twin_in_a_file_are_refused_together() {
     both("[endpoints.fin]", "signing_secrets", &format!("[{secret}]"));
     both("[endpoints.fin]", "client_secret", &secret);
     both("[admin]", "token", &secret);
-    both("[admin]\ntoken = \"the operators' own\"", "reader_token", &secret);
+    both("[admin]\ntoken = \"the-operators-own\"", "reader_token", &secret);
     both("[gateway]", "token", &secret);
     both("[gateway]\nbind = \"127.0.0.1:0\"", "api_key", &secret);
     both(http_sink("").trim_end(), "signing_secret", "\"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"");

@@ -157,6 +157,7 @@ fn with_secrets(block: &str, secrets: &Path) -> String {
     let file = |key: &str| match key {
         "tls_cert" | "client_cert" | "ca" => secrets.with_file_name("cert.pem"),
         "tls_key" | "client_key" => secrets.with_file_name("key.pem"),
+        "reader_token" => secrets.with_file_name("reader"),
         _ => secrets.to_owned(),
     };
     let line = |line: &str| match line.split_once("_file = ") {
@@ -174,6 +175,7 @@ fn every_configuration_in_the_documents_passes_finhook_check_without_a_warning()
     let secrets = sandbox.path("secret");
     // Fits every kind of secret there is.
     fs::write(&secrets, "whsec_YSBzZWNyZXQgb2YgYSB0ZXN0LCBsb25nIGVub3VnaA==\n").unwrap();
+    fs::write(sandbox.path("reader"), "another-secret-of-a-test\n").unwrap();
     crate::tls::renew(&sandbox.path(""), "hooks.example.com");
     let mut checked = 0;
     for document in documents() {

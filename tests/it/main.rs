@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod configuration;
 mod conformance;
+mod console;
 mod content;
 mod conversations;
 mod crash;

@@ -79,11 +79,16 @@ pub struct World {
 impl World {
     /// Starts everything. `webhooks`: whether the stand-in sends any.
     pub async fn start(settings: Settings, webhooks: bool) -> Self {
+        Self::start_with(settings, webhooks, "").await
+    }
+
+    /// The same with more in finhook's configuration; the keys of the gateway come first.
+    pub async fn start_with(settings: Settings, webhooks: bool, toml: &str) -> Self {
         let settings = Settings { secret: SECRET.to_owned(), lead: PATIENCE, token_life: PATIENCE, ..settings };
         // Each must know the other's address.
         let mut fake = Fake::bind(settings);
         let app = TestApp::start(&format!(
-            "[gateway]\nbind = \"127.0.0.1:0\"\nbase_url = \"http://{}\"\napi_key = \"fake-fin-key\"\nsse_hosts = [\"127.0.0.1\"]",
+            "[gateway]\nbind = \"127.0.0.1:0\"\nbase_url = \"http://{}\"\napi_key = \"fake-fin-key\"\nsse_hosts = [\"127.0.0.1\"]\n{toml}",
             fake.addr()
         ))
         .await;
